@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Install the programs that only the tests need and that this host does not have by other means.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# command:package; a program of any origin on PATH will do.
+TOOLS=(go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm)
+
+missing=()
+for tool in "${TOOLS[@]}"; do
+    command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
+done
+if ((${#missing[@]})); then
+    say "test programs: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    logged "apt-get update" "make Debian's package sources of this host work" apt-get -q update
+    logged "apt-get install" "run 'apt-get install ${missing[*]}' by hand and read what it says" \
+        apt-get -q -y --no-install-recommends install "${missing[@]}"
+fi
