@@ -5,7 +5,7 @@ BIN := .venv/bin
 C_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.c' '*.h')
 PYTEST_FLAGS ?=
 
-.PHONY: help setup run test gen fmt lint bench clean
+.PHONY: help setup run test gen fmt lint pins bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ fmt: ## format all code in place
 
 lint: ## all static checks, changing nothing
 	@deploy/lint.sh
+
+pins: ## resolve the dependencies anew and write requirements.txt
+	@$(BIN)/uv lock --upgrade --python /usr/bin/python3
+	@$(BIN)/uv export --frozen --all-packages --all-groups --no-emit-workspace --no-header --quiet -o requirements.txt
 
 bench: setup ## measure the promises of SPECIFICATION.md (bench/)
 	@$(BIN)/python -m bench

@@ -41,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     stale = sorted(path for path in wanted.keys() | existing_files() if differs(path, wanted))
     for path in stale:
-        sys.stdout.write(f"{'stale' if check else 'wrote'} {path.relative_to(PROTOS.parent)}\n")
+        done = "stale" if check else "wrote" if path in wanted else "removed"
+        sys.stdout.write(f"{done} {path.relative_to(PROTOS.parent)}\n")
         if not check:
             replace(path, wanted.get(path))
     return 1 if check and stale else 0
