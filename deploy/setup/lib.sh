@@ -9,7 +9,7 @@ PREFIX="$ROOT/.prefix/lib/aetherless"
 STAMPS="$ROOT/build/stamps"
 SETUP_LOG="$ROOT/build/setup.log"
 export ROOT PREFIX
-mkdir -p "$PREFIX" "$STAMPS"
+[[ "$EUID" -ne 0 ]] || mkdir -p "$PREFIX" "$STAMPS"
 
 # say TEXT: one progress line.
 say() { printf '==> %s\n' "$*"; }
