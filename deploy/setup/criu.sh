@@ -30,6 +30,10 @@ private_apt() {
 configure_apt() {
     local mirror
     mirror="$(debian_mirror)"
+    if [[ -z "$mirror" ]]; then # package lists were never read, as in a fresh container image
+        logged "apt-get update" "make Debian's package sources of this host work" apt-get -q update
+        mirror="$(debian_mirror)"
+    fi
     [[ -n "$mirror" ]] || fail "no Debian mirror among this host's package sources" \
         "add Debian's main archive to /etc/apt/sources.list.d and run 'apt-get update'"
     mkdir -p "$WORK/apt/lists/partial" "$WORK/apt/cache/archives/partial"

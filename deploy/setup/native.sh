@@ -12,7 +12,8 @@ sources() {
 # native STEP FOLDER RESULT...: make FOLDER and install its results when a source changed.
 native() {
     local step="$1" folder="$ROOT/$2" target="$3" key files
-    [[ -f "$folder/Makefile" ]] || return 0
+    [[ -d "$folder" ]] || return 0
+    [[ -f "$folder/Makefile" ]] || fail "$2 has no Makefile" "restore it from version control"
     mapfile -t files < <(sources "$folder")
     key="$(digest "${files[@]}") $(uname -r) $("${CC:-cc}" -dumpfullversion) $(clang --version | head -n 1)"
     if fresh "$step" "$key" && compgen -G "$PREFIX/$target" >/dev/null; then
