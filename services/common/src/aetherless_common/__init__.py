@@ -1,4 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared library of the Aetherless services and command line."""
-
-from __future__ import annotations
+"""What the services and the command line share. A library, not a process; no domain type."""

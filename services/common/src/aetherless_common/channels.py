@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Channels to the services: deadlines and retries by their config, typed errors out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from aetherless_common import callcontext
+from aetherless_common.serviceconfig import full_service_name, service_config
+from aetherless_common.status import from_rpc_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aetherless_common.settings import Settings
+
+# A service that comes back is to be found at once, not after gRPC's default of up to two minutes.
+RECONNECT = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def connect(settings: Settings, service: str) -> grpc.Channel:
+    """Return a channel to a service of this orchestrator, for the service's generated stub.
+
+    Calls through it raise ``AetherlessError`` instead of grpc.RpcError: what the service answered,
+    PEER_UNREACHABLE, or PEER_TIMEOUT. Inside a handler they also keep to the time that is left to
+    the call being served, and carry its ``traceparent``. Connects at the first call.
+    """
+    options = (("grpc.service_config", service_config(service)), *RECONNECT)
+    channel = grpc.insecure_channel(f"unix:{settings.socket_path(service)}", options)
+    return grpc.intercept_channel(channel, _Typed(service))
+
+
+def is_serving(settings: Settings, service: str, timeout: float) -> bool:
+    """Tell whether a service says SERVING, waiting up to ``timeout`` seconds for its socket.
+
+    Raises:
+        AetherlessError: it does not answer (PEER_UNREACHABLE, PEER_TIMEOUT).
+    """
+    with connect(settings, service) as channel:
+        request = health_pb2.HealthCheckRequest(service=full_service_name(service))
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(request, timeout=timeout, wait_for_ready=True)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+class _Details(NamedTuple):
+    """The details of a call; gRPC reads the attributes of grpc.ClientCallDetails from it."""
+
+    method: str
+    timeout: float | None
+    metadata: list[tuple[str, str | bytes]]
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Typed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Turns each failed call into a typed error, and hands the call context on.
+
+    Args:
+        service: the service at the other end.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: Any, request: Any
+    ) -> Any:
+        """Make the call; wait for its end."""
+        outcome = continuation(_handed_on(client_call_details), request)
+        try:
+            outcome.result()
+        except grpc.RpcError as error:
+            method = client_call_details.method.rpartition("/")[2]
+            raise from_rpc_error(error, self._service, method) from error
+        return outcome
+
+    def intercept_unary_stream(
+        self, continuation: Callable[..., Any], client_call_details: Any, request: Any
+    ) -> Any:
+        """Start the call; its errors come out of the iteration."""
+        method = client_call_details.method.rpartition("/")[2]
+        return TypedStream(
+            continuation(_handed_on(client_call_details), request), self._service, method
+        )
+
+
+class TypedStream:
+    """The answers of a streaming call, with typed errors; ends quietly after ``cancel``.
+
+    Args:
+        call: gRPC's call.
+        service: the service at the other end.
+        method: the RPC.
+    """
+
+    def __init__(self, call: Any, service: str, method: str) -> None:
+        self._call = call
+        self._service = service
+        self._method = method
+        self._cancelled = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            if self._cancelled:
+                raise StopIteration from None
+            raise from_rpc_error(error, self._service, self._method) from error
+
+    def cancel(self) -> bool:
+        """End the call from this side; any thread may do it."""
+        self._cancelled = True
+        return bool(self._call.cancel())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
+def _handed_on(details: Any) -> _Details:
+    """Return the details with the deadline and the trace of the call being served here."""
+    limits = [
+        limit for limit in (details.timeout, callcontext.for_downstream()) if limit is not None
+    ]
+    metadata = list(details.metadata or ())
+    if trace := callcontext.traceparent.get():
+        metadata.append(("traceparent", trace))
+    return _Details(
+        method=details.method,
+        timeout=min(limits) if limits else None,
+        metadata=metadata,
+        credentials=details.credentials,
+        wait_for_ready=details.wait_for_ready,
+        compression=details.compression,
+    )

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one server interceptor: errors to status, default deadlines, one log line per call."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import structlog
+
+from aetherless_common import callcontext, errors, status
+from aetherless_common.serviceconfig import method_timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+log = structlog.get_logger()
+# A client without a deadline: gRPC reports centuries on some versions, None on others.
+FOREVER_S = 10 * 365 * 86400.0
+
+
+class ServiceInterceptor(grpc.ServerInterceptor):
+    """Stands around every handler of one service's own RPCs.
+
+    Health checks and reflection pass by: they come with gRPC and speak its codes themselves.
+
+    Args:
+        service: ``registry``, ``snapshotter``, ``netplane`` or ``ipc``.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._domain = f"{service}.aetherless"
+        self._prefix = f"/aetherless.{service}."
+        self._timeouts = method_timeouts(service)
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return the handler with our wrapping around it."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(self._prefix):
+            return handler
+        name = method.rpartition("/")[2]
+        codecs = (handler.request_deserializer, handler.response_serializer)
+        if handler.response_streaming:
+            streams = self._streaming(handler.unary_stream or handler.stream_stream, name)
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(streams, *codecs)
+        answers = self._unary(handler.unary_unary or handler.stream_unary, name)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(answers, *codecs)
+        return grpc.unary_unary_rpc_method_handler(answers, *codecs)
+
+    def _unary(self, behavior: Any, name: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+        """Wrap a handler that returns one answer."""
+
+        def handle(request: Any, context: grpc.ServicerContext) -> Any:
+            call = _Call(name, context, self._timeouts.get(name))
+            try:
+                response = behavior(request, context)
+            except Exception as error:  # noqa: BLE001  # every error becomes a status, here only
+                failure = call.failed(error)
+            else:
+                call.done()
+                return response
+            return status.abort(context, failure, self._domain)
+
+        return handle
+
+    def _streaming(self, behavior: Any, name: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+        """Wrap a handler that returns a stream of answers."""
+
+        def handle(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            call = _Call(name, context, None)
+            try:
+                yield from behavior(request, context)
+            except Exception as error:  # noqa: BLE001  # every error becomes a status, here only
+                failure = call.failed(error)
+            else:
+                call.done()
+                return
+            status.abort(context, failure, self._domain)
+
+        return handle
+
+
+class _Call:
+    """One call being served: its context for the handler, and its log line.
+
+    Args:
+        name: the RPC.
+        context: gRPC's context of the call.
+        default_s: the deadline for a client that set none; None for streams.
+    """
+
+    def __init__(self, name: str, context: grpc.ServicerContext, default_s: float | None) -> None:
+        left: float | None = context.time_remaining()
+        unlimited = left is None or left > FOREVER_S
+        metadata = dict(context.invocation_metadata())
+        callcontext.begin(default_s if unlimited else left, str(metadata.get("traceparent", "")))
+        self._begun = time.monotonic()
+        self._log = log.bind(rpc=name)
+        if unlimited and default_s is not None:
+            self._log = self._log.bind(default_deadline_s=default_s)
+        if callcontext.traceparent.get():
+            self._log = self._log.bind(traceparent=callcontext.traceparent.get())
+
+    def done(self) -> None:
+        """Log a call that was answered."""
+        self._log.info("served", code="OK", ms=self._elapsed_ms())
+
+    def failed(self, error: Exception) -> errors.AetherlessError:
+        """Log a call that failed; return the error that the client gets."""
+        ms = self._elapsed_ms()
+        if isinstance(error, errors.AetherlessError) and not isinstance(error, errors.Internal):
+            fields = {"reason": error.reason, "error": error.message, **error.metadata}
+            self._log.warning("refused", code=error.code, ms=ms, details=fields)
+            return error
+        self._log.error("failed", code="INTERNAL", ms=ms, exc_info=error)
+        return error if isinstance(error, errors.AetherlessError) else errors.internal()
+
+    def _elapsed_ms(self) -> float:
+        """Return how long the call took so far, in milliseconds."""
+        return round((time.monotonic() - self._begun) * 1000, 3)
