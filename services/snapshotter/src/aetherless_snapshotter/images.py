@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read and write CRIU's image files by their generated protobuf modules.
+
+An image starts with one or two 32-bit magic numbers (two since version 1.1 of the format, except
+for the inventory) and goes on with entries, each a 32-bit length and that many bytes of protobuf,
+all little-endian (criu/include/magic.h and criu/protobuf.c of CRIU's source). The modules are made
+by set-up from CRIU's own ``.proto`` files and lie in the project's prefix.
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+#: The first word of an image whose second word is its own magic number (common, service).
+_TWO_WORD_MAGICS = frozenset({0x54564319, 0x55105940})
+_TCP_LISTEN = 10
+#: The listen backlog every restored listener gets at least, in connections.
+MIN_BACKLOG = 4096
+
+M = TypeVar("M", bound=Message)
+
+
+def load_modules(prefix: Path) -> None:
+    """Make the generated modules of ``prefix``/criu_images importable by their bare names.
+
+    CRIU's ``.proto`` files import each other without a package, so the folder itself has to be on
+    the import path.
+    """
+    folder = str(prefix / "criu_images")
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def module(name: str) -> ModuleType:
+    """Return the generated module of CRIU's ``<name>.proto``, for example ``rpc``."""
+    return importlib.import_module(f"{name.replace('-', '_')}_pb2")
+
+
+@dataclass
+class Image:
+    """One image file: its magic words and its entries, still encoded."""
+
+    header: bytes
+    entries: list[bytes]
+
+    @classmethod
+    def read(cls, path: Path) -> Image:
+        """Read ``path``.
+
+        Raises:
+            ValueError: the file ends in the middle of an entry.
+        """
+        raw = path.read_bytes()
+        start = _header_length(raw, path)
+        return cls(raw[:start], list(_split(raw, start, path)))
+
+    def write(self, path: Path) -> None:
+        """Replace ``path`` by this image, keeping its mode and owner."""
+        with path.open("r+b") as file:
+            file.write(self.header)
+            for entry in self.entries:
+                file.write(struct.pack("<I", len(entry)) + entry)
+            file.truncate()
+
+    def decode(self, kind: type[M]) -> list[M]:
+        """Return all entries as messages of ``kind``."""
+        return [_parse(kind, entry) for entry in self.entries]
+
+    def encode(self, messages: Sequence[Message]) -> None:
+        """Take ``messages`` as the new entries."""
+        self.entries = [message.SerializeToString() for message in messages]
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a dumped tree; ids are of the sandbox."""
+
+    pid: int
+    parent_pid: int
+    command: str
+    threads: int
+
+
+def process_tree(folder: Path) -> list[Process]:
+    """Return the processes of the dump in ``folder``, the root first."""
+    entry_kind = module("pstree").pstree_entry
+    entries = Image.read(folder / "pstree.img").decode(entry_kind)
+    return [
+        Process(entry.pid, entry.ppid, _command(folder, entry.pid), len(entry.threads))
+        for entry in entries
+    ]
+
+
+def mapped_files(folder: Path) -> list[str]:
+    """Return the paths, as the sandbox sees them, of all regular files the dump refers to."""
+    entry_kind = module("fdinfo").file_entry
+    entries = Image.read(folder / "files.img").decode(entry_kind)
+    return sorted({entry.reg.name for entry in entries if entry.HasField("reg")})
+
+
+def raise_backlogs(folder: Path, least: int = MIN_BACKLOG) -> int:
+    """Give every TCP listener of the dump a backlog of at least ``least``.
+
+    A server with a small backlog (five is common) would drop a burst of first clients. Returns the
+    number of listeners that were changed.
+    """
+    path = folder / "files.img"
+    image = Image.read(path)
+    entries = image.decode(module("fdinfo").file_entry)
+    changed = 0
+    for entry in entries:
+        if entry.HasField("isk") and entry.isk.state == _TCP_LISTEN and entry.isk.backlog < least:
+            entry.isk.backlog = least
+            changed += 1
+    if changed:
+        image.encode(entries)
+        image.write(path)
+    return changed
+
+
+def listeners(folder: Path) -> int:
+    """Return the number of TCP listeners in the dump."""
+    entries = Image.read(folder / "files.img").decode(module("fdinfo").file_entry)
+    return sum(1 for entry in entries if entry.HasField("isk") and entry.isk.state == _TCP_LISTEN)
+
+
+def adopt_user_namespace(folder: Path, root_pid: int) -> None:
+    """Make the inventory's user namespace the root task's own.
+
+    The dump was made by a CRIU in the host's user namespace, the restore is made by one in the
+    sandbox's: with equal ids CRIU sees no user namespace to create.
+    """
+    ids_kind = module("core").task_kobj_ids_entry
+    ids = Image.read(folder / f"ids-{root_pid}.img").decode(ids_kind)[0]
+    path = folder / "inventory.img"
+    image = Image.read(path)
+    (inventory,) = image.decode(module("inventory").inventory_entry)
+    inventory.root_ids.user_ns_id = ids.user_ns_id
+    image.encode([inventory])
+    image.write(path)
+
+
+def _command(folder: Path, pid: int) -> str:
+    """Return the command name of task ``pid``, at most 15 bytes."""
+    core = Image.read(folder / f"core-{pid}.img").decode(module("core").core_entry)[0]
+    return str(core.tc.comm)
+
+
+def _parse(kind: type[M], entry: bytes) -> M:
+    """Decode one entry."""
+    message = kind()
+    message.ParseFromString(entry)
+    return message
+
+
+def _header_length(raw: bytes, path: Path) -> int:
+    """Return how many bytes of magic numbers ``raw`` begins with."""
+    if len(raw) < struct.calcsize("<I"):
+        raise ValueError(f"{path.name} has no header")
+    (word,) = struct.unpack_from("<I", raw)
+    return 8 if word in _TWO_WORD_MAGICS else 4
+
+
+def _split(raw: bytes, start: int, path: Path) -> Iterator[bytes]:
+    """Yield the encoded entries of ``raw`` from ``start`` on."""
+    position = start
+    while position < len(raw):
+        if position + 4 > len(raw):
+            raise ValueError(f"{path.name} ends in the middle of an entry")
+        (length,) = struct.unpack_from("<I", raw, position)
+        position += 4
+        if position + length > len(raw):
+            raise ValueError(f"{path.name} ends in the middle of an entry")
+        yield raw[position : position + length]
+        position += length
+
+
+def resident_bytes(folder: Path) -> int:
+    """Return the bytes of memory pages that the dump holds."""
+    return sum(page.stat().st_size for page in folder.glob("pages-*.img"))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A revision's own copy of its function's folder.
+
+Editing the files in place must not disturb a snapshot, and a rollback must find the old files, so
+each revision has a copy (reflinked where the file system can). It belongs to the handler's user.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aetherless_snapshotter import errors, files
+
+if TYPE_CHECKING:
+    from aetherless.snapshotter.v1 import instance_pb2
+    from aetherless_snapshotter.idranges import IdRange
+
+#: The most that a function's folder may hold, in bytes.
+MAX_ROOT_BYTES = 2 << 30
+_SANDBOX_UID = 1000
+
+
+@dataclass(frozen=True)
+class Root:
+    """A revision's copy: ``copy`` on the host, ``path`` in the sandbox (both folder or file)."""
+
+    copy: Path
+    path: Path
+    is_folder: bool
+
+
+class Roots:
+    """The copies of all functions' folders: ``<folder>/<function>/<revision>/``."""
+
+    def __init__(self, folder: Path, max_bytes: int = MAX_ROOT_BYTES) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+
+    def ensure(self, workload: instance_pb2.Workload, ids: IdRange) -> Root:
+        """Return the revision's copy, making it at the first call.
+
+        Raises:
+            InvalidArgument: the root is no folder, or does not hold the handler.
+            FailedPrecondition: ROOT_TOO_LARGE.
+        """
+        root = self.find(workload)
+        if not root.copy.exists():
+            self._make(root, ids)
+        return root
+
+    def find(self, workload: instance_pb2.Workload) -> Root:
+        """Return where the revision's copy is, whether or not it was made yet."""
+        revision = self._folder / workload.function_id / str(workload.revision)
+        handler = Path(workload.handler_path)
+        if not workload.root_path:
+            return Root(revision / handler.name, handler, is_folder=False)
+        path = Path(os.path.normpath(workload.root_path))
+        if path not in handler.parents:
+            raise errors.invalid_argument("workload.root_path", "does not hold the handler")
+        return Root(revision / "root", path, is_folder=True)
+
+    def remove(self, function_id: str, revision: int) -> None:
+        """Remove one revision's copy, and the function's folder with the last one."""
+        folder = self._folder / function_id
+        files.remove_tree(folder / str(revision))
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def clean(self) -> None:
+        """Remove copies that were never finished; for the start of the service."""
+        for leftover in self._folder.glob("*/*/.new"):
+            files.remove_tree(leftover)
+
+    def _make(self, root: Root, ids: IdRange) -> None:
+        """Copy the folder beside its final place and rename it."""
+        source = root.path
+        if root.is_folder and not source.is_dir():
+            raise errors.invalid_argument("workload.root_path", f"{source} is not a folder")
+        self._check_size(source)
+        staging = root.copy.parent / ".new"
+        files.remove_tree(staging)
+        staging.mkdir(mode=0o700, parents=True)
+        try:
+            _copy_root(root, staging, ids.host_id(_SANDBOX_UID))
+            (staging / root.copy.name).rename(root.copy)
+        finally:
+            files.remove_tree(staging)
+
+    def _check_size(self, source: Path) -> None:
+        """Refuse what is too large to be copied."""
+        size = files.tree_size(source) if source.is_dir() else source.stat().st_size
+        if size > self._max_bytes:
+            raise errors.root_too_large(str(source), size, self._max_bytes)
+
+
+def _copy_root(root: Root, staging: Path, owner: int) -> None:
+    """Copy ``root.path`` (a folder, or one file) into ``staging`` under its copy's name."""
+    target = staging / root.copy.name
+
+    def own(_: os.stat_result) -> tuple[int, int]:
+        return owner, owner
+
+    if not root.is_folder:
+        _copy_single(root.path, staging, root.copy.name, own(root.path.stat()))
+        return
+    target.mkdir(mode=0o700)
+    source = os.open(root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            files.copy_tree(source, descriptor, own)
+            os.fchmod(descriptor, stat.S_IMODE(os.fstat(source).st_mode) & 0o777)
+            os.fchown(descriptor, owner, owner)
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(source)
+
+
+def _copy_single(source: Path, folder: Path, name: str, owner: tuple[int, int]) -> None:
+    """Copy one file, its mode without set-id bits."""
+    target = folder / name
+    files.copy_file(source, target)
+    os.chown(target, *owner)
+    target.chmod(stat.S_IMODE(source.stat().st_mode) & 0o777)

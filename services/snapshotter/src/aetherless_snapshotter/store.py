@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The snapshots on disk: one folder each, complete or not there, with a manifest of every file.
+
+``<folder>/<snapshot>/`` holds ``images/`` (what CRIU reads), ``layers/<tag>/`` (the golden's
+writable trees, raw overlay uppers) and ``manifest.json``. A snapshot in the making lies in
+``.tmp-<snapshot>`` and becomes visible by one rename.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from google.protobuf import json_format
+
+from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
+from aetherless_common.errors import DataLoss, NotFound
+from aetherless_common.settings import write_atomically
+from aetherless_snapshotter import errors, files
+from aetherless_snapshotter.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = structlog.get_logger()
+FORMAT = 1
+IMAGES = "images"
+LAYERS = "layers"
+_MANIFEST = "manifest.json"
+_UNFINISHED = ".tmp-"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of a snapshot: what it must hold, and by what a change is noticed cheaply."""
+
+    sha256: str
+    size: int
+    inode: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """Record the file at ``path``."""
+        status = path.stat()
+        return cls(files.sha256(path), status.st_size, status.st_ino, status.st_ctime_ns)
+
+    def untouched(self, status: os.stat_result) -> bool:
+        """Tell whether the file with this ``status`` is the very one that was recorded."""
+        seen = (status.st_size, status.st_ino, status.st_ctime_ns)
+        return seen == (self.size, self.inode, self.ctime_ns)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is known about a snapshot."""
+
+    snapshot: snapshot_pb2.Snapshot
+    workload: instance_pb2.Workload
+    command: tuple[str, ...]
+    #: The root's process id inside the sandbox.
+    root_pid: int
+    fingerprint: Fingerprint
+    #: The writable trees whose layers are kept: tag → path in the sandbox.
+    trees: dict[str, str]
+    mapped_files: tuple[str, ...]
+    files: dict[str, FileRecord] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        """Return the manifest as JSON text."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "snapshot": json_format.MessageToDict(self.snapshot),
+                "workload": json_format.MessageToDict(self.workload),
+                "command": self.command,
+                "root_pid": self.root_pid,
+                "fingerprint": asdict(self.fingerprint),
+                "trees": self.trees,
+                "mapped_files": self.mapped_files,
+                "files": {name: asdict(record) for name, record in self.files.items()},
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def decode(cls, text: str) -> Manifest:
+        """Read a manifest.
+
+        Raises:
+            ValueError: it is no manifest of this format.
+        """
+        raw: dict[str, Any] = json.loads(text)
+        if raw.get("format") != FORMAT:
+            raise ValueError(f"format {raw.get('format')}")
+        try:
+            return cls(
+                json_format.ParseDict(raw["snapshot"], snapshot_pb2.Snapshot()),
+                json_format.ParseDict(raw["workload"], instance_pb2.Workload()),
+                tuple(raw["command"]),
+                int(raw["root_pid"]),
+                Fingerprint(**raw["fingerprint"]),
+                dict(raw["trees"]),
+                tuple(raw["mapped_files"]),
+                {name: FileRecord(**record) for name, record in raw["files"].items()},
+            )
+        except (KeyError, TypeError, json_format.ParseError) as error:
+            raise ValueError(str(error)) from error
+
+
+class SnapshotStore:
+    """The snapshots of one orchestrator, below ``folder``."""
+
+    def __init__(self, folder: Path, host: Fingerprint) -> None:
+        self._folder = folder
+        self._host = host
+        self._lock = threading.Lock()
+
+    def clean(self) -> None:
+        """Remove what was never finished; for the start of the service."""
+        for leftover in self._folder.glob(f"{_UNFINISHED}*"):
+            log.info("removed unfinished snapshot", folder=leftover.name)
+            files.remove_tree(leftover)
+
+    def begin(self, snapshot_id: str) -> Path:
+        """Make the folder in which a snapshot grows, and return it."""
+        staging = self.staging(snapshot_id)
+        files.remove_tree(staging)
+        for folder in (staging, staging / IMAGES, staging / LAYERS):
+            folder.mkdir(mode=0o700, parents=True)
+        return staging
+
+    def staging(self, snapshot_id: str) -> Path:
+        """Return the folder in which a snapshot grows."""
+        return self._folder / f"{_UNFINISHED}{snapshot_id}"
+
+    def path(self, snapshot_id: str) -> Path:
+        """Return a complete snapshot's folder."""
+        return self._folder / snapshot_id
+
+    def images(self, snapshot_id: str) -> Path:
+        """Return the folder of a snapshot's images."""
+        return self.path(snapshot_id) / IMAGES
+
+    def layer(self, snapshot_id: str, tag: str) -> Path:
+        """Return the folder of a snapshot's layer."""
+        return self.path(snapshot_id) / LAYERS / tag
+
+    def seal(self, snapshot_id: str, manifest: Manifest) -> Manifest:
+        """Record every file of a growing snapshot in its manifest; returns it with its sizes."""
+        staging = self.staging(snapshot_id)
+        _close_to_writers(staging / IMAGES)
+        records = {str(p.relative_to(staging)): FileRecord.of(p) for p in _regular_files(staging)}
+        manifest = replace(manifest, files=records)
+        manifest.snapshot.size_bytes = sum(record.size for record in records.values())
+        write_atomically(staging / _MANIFEST, manifest.encode())
+        return manifest
+
+    def publish(self, snapshot_id: str) -> None:
+        """Make a sealed snapshot visible; one of that id that exists is replaced."""
+        with self._lock:
+            final = self.path(snapshot_id)
+            old = self._folder / f"{_UNFINISHED}old-{snapshot_id}"
+            files.remove_tree(old)
+            if final.exists():
+                final.rename(old)
+            self.staging(snapshot_id).rename(final)
+        files.remove_tree(old)
+
+    def discard(self, snapshot_id: str) -> None:
+        """Remove a snapshot that could not be finished."""
+        files.remove_tree(self.staging(snapshot_id))
+
+    def delete(self, snapshot_id: str) -> None:
+        """Remove a complete snapshot.
+
+        Raises:
+            NotFound: SNAPSHOT_NOT_FOUND.
+        """
+        with self._lock:
+            gone = self._folder / f"{_UNFINISHED}gone-{snapshot_id}"
+            files.remove_tree(gone)
+            try:
+                self.path(snapshot_id).rename(gone)
+            except FileNotFoundError:
+                raise errors.snapshot_not_found(snapshot_id) from None
+        files.remove_tree(gone)
+
+    def manifest(self, snapshot_id: str) -> Manifest:
+        """Return a snapshot's manifest.
+
+        Raises:
+            NotFound: SNAPSHOT_NOT_FOUND.
+            DataLoss: SNAPSHOT_CORRUPT, the manifest can't be read.
+        """
+        try:
+            text = (self.path(snapshot_id) / _MANIFEST).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise errors.snapshot_not_found(snapshot_id) from None
+        try:
+            return Manifest.decode(text)
+        except ValueError as error:
+            raise errors.snapshot_corrupt(
+                snapshot_id, _MANIFEST, f"format {FORMAT}", str(error)
+            ) from None
+
+    def manifests(self) -> list[Manifest]:
+        """Return the manifests of all complete snapshots by name; unreadable ones are logged."""
+        found = []
+        for folder in sorted(self._folder.glob("[!.]*/")):
+            try:
+                found.append(self.manifest(folder.name))
+            except (DataLoss, NotFound) as error:
+                log.warning("snapshot left out", snapshot=folder.name, error=str(error))
+        return found
+
+    def check(self, snapshot_id: str) -> Manifest:
+        """Return the manifest after the host and every file were checked against it.
+
+        A file is hashed only when its size, inode or change time differs from the record.
+
+        Raises:
+            NotFound: SNAPSHOT_NOT_FOUND.
+            FailedPrecondition: SNAPSHOT_INCOMPATIBLE.
+            DataLoss: SNAPSHOT_CORRUPT.
+        """
+        manifest = self.manifest(snapshot_id)
+        for what, expected, actual in manifest.fingerprint.differences(self._host):
+            raise errors.snapshot_incompatible(snapshot_id, what, expected, actual)
+        moved = self._check_files(snapshot_id, manifest)
+        if moved:
+            manifest = replace(manifest, files={**manifest.files, **moved})
+            write_atomically(self.path(snapshot_id) / _MANIFEST, manifest.encode())
+        return manifest
+
+    def _check_files(self, snapshot_id: str, manifest: Manifest) -> dict[str, FileRecord]:
+        """Check each file; returns new records of files that only moved (a copied snapshot)."""
+        moved = {}
+        for name, record in manifest.files.items():
+            path = self.path(snapshot_id) / name
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                raise errors.snapshot_corrupt(snapshot_id, name, record.sha256, "none") from None
+            if record.untouched(status):
+                continue
+            actual = FileRecord.of(path)
+            if actual.sha256 != record.sha256:
+                raise errors.snapshot_corrupt(snapshot_id, name, record.sha256, actual.sha256)
+            moved[name] = actual
+        return moved
+
+
+def _regular_files(folder: Path) -> Iterator[Path]:
+    """Yield all regular files below ``folder``, links not followed, in order."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                yield path
+
+
+def _close_to_writers(images: Path) -> None:
+    """Make the images readable for the sandbox's ids and writable for nobody.
+
+    The folders above are 0700, so on the host only root gets at them; the sandbox sees just this
+    one folder, as a read-only mount.
+    """
+    for path in images.iterdir():
+        path.chmod(0o444)
+    images.chmod(0o555)
