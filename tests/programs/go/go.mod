@@ -1,0 +1,3 @@
+module aetherless.example/counter
+
+go 1.19
