@@ -47,6 +47,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE: a service that is needed does not answer. Metadata: service, remedy."""
     ERROR_REASON_OPERATION_IN_PROGRESS: _ErrorReason.ValueType  # 11
     """ABORTED: the function is being deployed or deleted. Metadata: function."""
+    ERROR_REASON_PEER_TIMEOUT: _ErrorReason.ValueType  # 12
+    """DEADLINE_EXCEEDED: a service that is needed did not answer in time. Metadata: service, method."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in google.rpc.ErrorInfo of domain "registry.aetherless"; the wire string has no prefix."""
@@ -75,4 +77,6 @@ ERROR_REASON_PEER_UNREACHABLE: ErrorReason.ValueType  # 10
 """UNAVAILABLE: a service that is needed does not answer. Metadata: service, remedy."""
 ERROR_REASON_OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 11
 """ABORTED: the function is being deployed or deleted. Metadata: function."""
+ERROR_REASON_PEER_TIMEOUT: ErrorReason.ValueType  # 12
+"""DEADLINE_EXCEEDED: a service that is needed did not answer in time. Metadata: service, method."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
