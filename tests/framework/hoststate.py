@@ -157,24 +157,35 @@ class HostState:
         self.shared = is_shared() if shared is None else shared
         self.before = read_host()
 
-    def differences(self) -> list[Change]:
-        """Return what changed since, tolerances taken off."""
-        found = changes(self.before, read_host())
-        return [change for change in found if counts(change, self.marks, shared=self.shared)]
+    def differences(self, living: Sequence[str] = ()) -> list[Change]:
+        """Return what changed since, tolerances taken off.
 
-    def settled_differences(self, settle_s: float = SETTLE_S) -> list[Change]:
+        Arguments:
+            living: Marks of orchestrators that are up and may change their own objects.
+        """
+        found = changes(self.before, read_host())
+        return [
+            change
+            for change in found
+            if counts(change, self.marks, shared=self.shared)
+            and not any(mark in change.line for mark in living)
+        ]
+
+    def settled_differences(
+        self, living: Sequence[str] = (), settle_s: float = SETTLE_S
+    ) -> list[Change]:
         """Return what is still changed once the kernel's deferred work is done.
 
         A namespace, a control group and a BPF program go some time after their last user.
         """
         deadline = time.monotonic() + settle_s
-        while (found := self.differences()) and time.monotonic() < deadline:
+        while (found := self.differences(living)) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         return found
 
-    def verify(self) -> None:
+    def verify(self, living: Sequence[str] = ()) -> None:
         """Raise AssertionError with a diff when the host is not as it was."""
-        found = self.settled_differences()
+        found = self.settled_differences(living)
         if found:
             raise AssertionError(f"the host is not as it was:\n{report(found)}")
 
@@ -186,6 +197,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("file", nargs="?", type=Path, help="where the snapshot is kept")
     parser.add_argument("--shared", action="store_true", help="others test on this host")
     parser.add_argument("--mark", action="append", default=[], help="an id or folder of ours")
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds to wait")
     chosen = parser.parse_args(arguments)
     if chosen.action != "show" and chosen.file is None:
         parser.error(f"{chosen.action} needs a file")
@@ -198,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.action == "compare":
         state = HostState(chosen.mark, shared=chosen.shared or is_shared())
         state.before = json.loads(chosen.file.read_text())
-        found = state.settled_differences()
+        found = state.settled_differences(settle_s=chosen.settle)
         print(report(found) or "the host is as it was")
         return 1 if found else 0
     facts = read_host()

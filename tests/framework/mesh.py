@@ -100,6 +100,7 @@ class Orchestrator:
     """
 
     living: ClassVar[list[Orchestrator]] = []
+    all_marks: ClassVar[list[str]] = []
 
     def __init__(self, functions: Sequence[Function] = (), **settings: Any) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="aether-t", dir="/run"))
@@ -114,6 +115,7 @@ class Orchestrator:
         self.config = self.home / "aetherless.yaml"
         self.contracts = Contracts(self.settings)
         self.write_config()
+        self.all_marks.extend(self.marks)
 
     @property
     def id(self) -> str:
@@ -123,7 +125,7 @@ class Orchestrator:
     @property
     def marks(self) -> list[str]:
         """Texts that only this orchestrator's objects on the host bear."""
-        return [self.id, f"{self.home}/", str(self.home)]
+        return [self.id, str(self.home)]
 
     @property
     def group(self) -> Path:
@@ -131,6 +133,11 @@ class Orchestrator:
         return next(top for top in UNIFIED if (top / "cgroup.procs").exists()) / (
             self.settings.cgroup_name
         )
+
+    @classmethod
+    def living_marks(cls) -> list[str]:
+        """Return the marks of all that are up."""
+        return [mark for orchestrator in cls.living for mark in orchestrator.marks]
 
     def __enter__(self) -> Self:
         """Join the living ones, whose logs a failing test shows."""
