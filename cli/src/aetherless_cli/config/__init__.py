@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a configuration file and says everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+from aetherless_cli.config.load import load
+from aetherless_cli.config.models import Config, FunctionConfig, Orchestrator, Warmup
+from aetherless_cli.config.violation import ConfigError, Violation
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "FunctionConfig",
+    "Orchestrator",
+    "Violation",
+    "Warmup",
+    "load",
+]

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a file to a checked configuration, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from aetherless_cli.config import nodes, paths, unknown
+from aetherless_cli.config.models import Config, FunctionConfig, Orchestrator, Warmup
+from aetherless_cli.config.nodes import Document, Location
+from aetherless_cli.config.violation import ConfigError, Violation
+
+MODELS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
+    ((), Config),
+    (("orchestrator",), Orchestrator),
+    (("functions", "*"), FunctionConfig),
+    (("functions", "*", "warmup"), Warmup),
+)
+NOT_IN_THE_FILE = {"word", "mapping", "[key]"}  # steps that pydantic adds to a location
+WORDS = {
+    "missing": "is required",
+    "string_type": "must be text; put it in quotes",
+    "int_type": "must be a whole number",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+}
+
+
+def load(path: Path) -> Config:
+    """Return the checked configuration; its paths are absolute and exist.
+
+    Raises:
+        ConfigError: with each thing that is wrong.
+        OSError: the file can't be read.
+    """
+    try:
+        document = nodes.parse(path.read_text(encoding="utf-8"))
+    except nodes.SyntaxProblem as problem:
+        raise ConfigError(path, [problem.violation]) from problem
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, [Violation(1, 1, "", "the file is not UTF-8 text")]) from error
+    violations = [*nodes.duplicate_keys(document), *_repeated(document)]
+    config, found = _validate(document)
+    violations += found
+    resolved, found = _resolve(document, path.resolve().parent)
+    violations += found
+    if violations or config is None:
+        raise ConfigError(path, violations)
+    return config.model_copy(update={"functions": _with_paths(config.functions, resolved)})
+
+
+def _validate(document: Document) -> tuple[Config | None, list[Violation]]:
+    try:
+        return Config.model_validate(document.data), []
+    except ValidationError as error:
+        found = {_violation(document, entry): None for entry in error.errors(include_url=False)}
+        return None, list(found)
+
+
+def _violation(document: Document, entry: Any) -> Violation:
+    location = [step for step in entry["loc"] if step not in NOT_IN_THE_FILE]
+    kind = entry["type"]
+    of_key = kind == "extra_forbidden" or entry["loc"][-1:] == ("[key]",)
+    line, column = document.position(location, of_key=of_key)
+    remedy = ""
+    if kind == "extra_forbidden":
+        problem, remedy = unknown.explain(location, _siblings(location))
+    else:
+        problem = _problem(kind, entry)
+    return Violation(line, column, _dotted(location), problem, remedy)
+
+
+def _problem(kind: str, entry: Any) -> str:
+    context = entry.get("ctx", {})
+    given = repr(entry.get("input"))
+    match kind:
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}, is {given}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}, is {given}"
+        case "too_short":
+            return "must have at least one entry"
+        case "string_pattern_mismatch":
+            return f"must match {context['pattern']}, is {given}"
+        case "literal_error":
+            return "must be http, tcp, none or a mapping with 'path'"
+        case "value_error":
+            return str(context["error"])
+    return str(WORDS.get(kind, entry["msg"]))
+
+
+def _siblings(location: Location) -> list[str]:
+    parent = tuple("*" if isinstance(step, int) else step for step in location[:-1])
+    return [name for where, model in MODELS if where == parent for name in model.model_fields]
+
+
+def _dotted(location: Location) -> str:
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.lstrip(".")
+
+
+def _declared(document: Document) -> Iterator[tuple[int, dict[str, Any]]]:
+    data = document.data
+    functions = data.get("functions") if isinstance(data, dict) else None
+    for index, entry in enumerate(functions if isinstance(functions, list) else []):
+        if isinstance(entry, dict):
+            yield index, entry
+
+
+def _repeated(document: Document) -> Iterator[Violation]:
+    for key, remedy in (("id", "give each its own id"), ("trigger_port", "give each its own port")):
+        first: dict[int | str, int] = {}
+        for index, entry in _declared(document):
+            value = entry.get(key)
+            if not isinstance(value, int | str):
+                continue
+            location = ("functions", index, key)
+            if value in first:
+                line, column = document.position(location)
+                problem = f"{value} is also {key} of functions[{first[value]}]"
+                yield Violation(line, column, _dotted(location), problem, remedy)
+            first.setdefault(value, index)
+
+
+def _resolve(
+    document: Document, folder: Path
+) -> tuple[dict[int, dict[str, Any]], list[Violation]]:
+    resolved: dict[int, dict[str, Any]] = {}
+    violations: list[Violation] = []
+    for index, entry in _declared(document):
+        key = "handler_path"
+        try:
+            handler = _resolve_handler(entry, folder)
+            if handler is None:
+                continue
+            key = "root"
+            resolved[index] = {
+                "handler_path": str(handler),
+                "root": _resolve_root(entry, folder, handler),
+            }
+        except paths.PathProblem as found:
+            location = ("functions", index, key)
+            line, column = document.position(location)
+            violations.append(
+                Violation(
+                    line, column, _dotted(location), found.problem, found.remedy, found.reason
+                )
+            )
+    return resolved, violations
+
+
+def _resolve_handler(entry: dict[str, Any], folder: Path) -> Path | None:
+    written = entry.get("handler_path")
+    if not isinstance(written, str) or not written or "\0" in written:
+        return None  # the schema says so
+    return paths.find_handler(written, folder)
+
+
+def _resolve_root(entry: dict[str, Any], folder: Path, handler: Path) -> str | None:
+    written = entry.get("root")
+    if isinstance(written, str) and written and "\0" not in written:
+        return str(paths.find_root(written, folder, handler))
+    root = paths.default_root(handler)
+    return None if root is None else str(root)
+
+
+def _with_paths(
+    functions: list[FunctionConfig], resolved: dict[int, dict[str, Any]]
+) -> list[FunctionConfig]:
+    return [
+        function.model_copy(update=resolved[index]) for index, function in enumerate(functions)
+    ]

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds handlers, and the folder that belongs to one."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+# A handler that lies directly in one of these brings only itself: the folder is not its own.
+SHARED_FOLDERS = frozenset(
+    Path(name)
+    for name in (
+        "/", "/tmp", "/var/tmp", "/dev/shm", "/run", "/etc", "/opt", "/srv", "/var", "/var/lib",
+        "/home", "/root", "/media", "/mnt",
+    )
+)  # fmt: skip
+# Below these nothing is a function's own: the sandbox sees them anyway, or must not.
+SYSTEM_TREES = tuple(
+    Path(name)
+    for name in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/proc", "/sys", "/dev")
+)
+
+
+@dataclass(frozen=True)
+class PathProblem(Exception):
+    """A path of the configuration can't be used."""
+
+    problem: str
+    remedy: str
+    reason: str = "CONFIG_INVALID"
+
+
+def find_handler(written: str, folder: Path) -> Path:
+    """Return the absolute path of a handler, looked for beside the file, then in the cwd.
+
+    Raises:
+        PathProblem: there is none, there are two, or it can't be run.
+    """
+    candidates = _candidates(written, folder)
+    found = [path for path in candidates if path.exists()]
+    if not found:
+        looked = " and ".join(str(path) for path in candidates)
+        remedy = "write the path relative to this file's folder, or an absolute one"
+        raise PathProblem(f"no such file; looked for {looked}", remedy, "HANDLER_NOT_FOUND")
+    if len(found) > 1 and not found[0].samefile(found[1]):
+        both = " and ".join(str(path) for path in found)
+        raise PathProblem(f"two files fit: {both}", "write an absolute path")
+    return _runnable(found[0])
+
+
+def find_root(written: str, folder: Path, handler: Path) -> Path:
+    """Return the absolute path of a function's declared folder.
+
+    Raises:
+        PathProblem: it is no folder, or the handler is not in it.
+    """
+    root = _clean(folder / written)
+    if not root.is_dir():
+        raise PathProblem(f"no such folder: {root}", "name the folder that holds the program")
+    if not handler.is_relative_to(root):
+        raise PathProblem(f"the handler {handler} is not below {root}", "name a folder above it")
+    return root
+
+
+def default_root(handler: Path) -> Path | None:
+    """Return the folder of a handler when it is the function's own, else None."""
+    parent = handler.parent
+    shared = parent in SHARED_FOLDERS or parent in _homes()
+    if shared or any(parent.is_relative_to(tree) for tree in SYSTEM_TREES):
+        return None
+    return parent
+
+
+def _candidates(written: str, folder: Path) -> list[Path]:
+    path = Path(written)
+    if path.is_absolute():
+        return [_clean(path)]
+    both = [_clean(folder / path), _clean(Path.cwd() / path)]
+    return both[:1] if both[0] == both[1] else both
+
+
+def _clean(path: Path) -> Path:
+    # normpath and not resolve: a link (venv/bin/python) must keep the name it is called by.
+    return Path(os.path.normpath(Path.cwd() / path))
+
+
+def _runnable(path: Path) -> Path:
+    if not path.is_file():
+        raise PathProblem(f"{path} is no regular file", "name the program itself")
+    if path.suffix != ".py" and not path.stat().st_mode & 0o111:
+        remedy = f"chmod +x {path}"
+        raise PathProblem(f"{path} is not executable", remedy, "HANDLER_NOT_EXECUTABLE")
+    return path
+
+
+def _homes() -> frozenset[Path]:
+    return frozenset(Path(entry.pw_dir) for entry in pwd.getpwall() if entry.pw_dir)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors that ``aetherctl`` itself raises, domain ``cli.aetherless``: one constructor each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aetherless_common.errors import (
+    Aborted,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+
+DOMAIN = "cli.aetherless"
+
+
+def config_not_found(path: Path, cause: str = "does not exist") -> NotFound:
+    """Return the error for a configuration file that can't be read."""
+    return NotFound(
+        "CONFIG_NOT_FOUND",
+        f"the configuration file {path} {cause}",
+        {"path": path},
+        domain=DOMAIN,
+        remedy="name the file with -c FILE; examples/hello.yaml is one to start from",
+    )
+
+
+def not_root(command: str) -> FailedPrecondition:
+    """Return the error for a command that only root can carry out."""
+    return FailedPrecondition(
+        "NOT_ROOT",
+        f"aetherctl {command} needs root",
+        {"command": command},
+        domain=DOMAIN,
+        remedy=f"run 'sudo aetherctl {command}'",
+    )
+
+
+def host_not_ready(missing: Sequence[str]) -> FailedPrecondition:
+    """Return the error for a host that lacks something; each thing was printed before."""
+    return FailedPrecondition(
+        "HOST_NOT_READY",
+        f"this host lacks {len(missing)} thing{'s' if len(missing) > 1 else ''}: "
+        + ", ".join(missing),
+        {"missing": ",".join(missing)},
+        domain=DOMAIN,
+        remedy="follow the remedies of the lines above; aetherctl doctor checks again",
+    )
+
+
+def operation_in_progress(holder: str) -> Aborted:
+    """Return the error for an ``up`` or ``down`` while another one is at work."""
+    return Aborted(
+        "OPERATION_IN_PROGRESS",
+        f"another aetherctl up or down is at work ({holder})",
+        {"resource": "orchestrator", "holder": holder},
+        domain=DOMAIN,
+        remedy="wait until it has ended, then try again",
+    )
+
+
+def service_start_failed(service: str, cause: str, log: str) -> Unavailable:
+    """Return the error for a service that does not come up; ``log`` holds its last lines."""
+    return Unavailable(
+        "SERVICE_START_FAILED",
+        f"the {service} service did not start: {cause}",
+        {"service": service, "cause": cause, "log": log},
+        domain=DOMAIN,
+        remedy="see the log lines; aetherctl doctor says what the host lacks",
+    )
+
+
+def settings_changed(names: Sequence[str]) -> FailedPrecondition:
+    """Return the error for an orchestrator section that a running orchestrator can't take over."""
+    return FailedPrecondition(
+        "SETTINGS_CHANGED",
+        f"the running orchestrator was started with another {', '.join(names)}",
+        {"settings": ",".join(names)},
+        domain=DOMAIN,
+        remedy="run 'aetherctl down', then 'aetherctl up' again",
+    )
+
+
+def taken_down() -> Aborted:
+    """Return the error for a command whose orchestrator was taken down meanwhile."""
+    return Aborted(
+        "TAKEN_DOWN",
+        "the orchestrator was taken down while this command waited",
+        domain=DOMAIN,
+        remedy="run 'aetherctl up' again",
+    )
+
+
+def cleanup_failed(what: str, cause: str, log: str = "") -> Internal:
+    """Return the error for something that ``down`` could not remove."""
+    return Internal(
+        "CLEANUP_FAILED",
+        f"{what} could not be removed: {cause}",
+        {"what": what, "cause": cause, "log": log},
+        domain=DOMAIN,
+        remedy="run 'aetherctl down' again; if it fails again, remove by hand what the log names",
+    )
+
+
+def interrupted(what: str) -> Aborted:
+    """Return the error for a command that a signal ended."""
+    return Aborted(
+        "INTERRUPTED",
+        f"{what} was interrupted",
+        {"what": what},
+        domain=DOMAIN,
+        remedy="run it again",
+    )
+
+
+def invalid_id(function: str) -> InvalidArgument:
+    """Return the error for text that is no function's id."""
+    return InvalidArgument(
+        "INVALID_ARGUMENT",
+        f"{function!r} is no function id",
+        {"field": "id", "problem": "must be 1 to 64 characters of A-Z a-z 0-9 _ and -"},
+        domain=DOMAIN,
+        remedy="aetherctl list shows the functions",
+    )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, and what they do to the global ones."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aetherless_cli import errors
+from aetherless_cli.main import Options
+
+FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _set_output(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.find_object(Options).output = value  # type: ignore[union-attr] # set by the group
+
+
+def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.find_object(Options).config = value  # type: ignore[union-attr] # set by the group
+
+
+def _check_id(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not FUNCTION_ID.fullmatch(value):
+        raise errors.invalid_id(value)
+    return value
+
+
+def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let -o stand behind the command as well."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json", "yaml"]),
+        callback=_set_output,
+        expose_value=False,
+        help="How to print results and errors.",
+    )(function)
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let -c stand behind the command as well."""
+    return click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_set_config,
+        expose_value=False,
+        metavar="FILE",
+        help="The configuration file.",
+    )(function)
+
+
+def id_argument(*, required: bool = True) -> Callable[..., Any]:
+    """Take a function's id."""
+    return click.argument("function_id", metavar="ID", required=required, callback=_check_id)
+
+
+def require_root(command: str) -> None:
+    """Refuse to go on as another user.
+
+    Raises:
+        FailedPrecondition: NOT_ROOT.
+    """
+    if os.geteuid() != 0:
+        raise errors.not_root(command)
