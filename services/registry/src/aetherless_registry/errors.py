@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One constructor per reason of the registry's ``ErrorReason``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aetherless_common.errors import (
+    Aborted,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    Violation,
+    internal,
+    invalid_argument,
+    peer_timeout,
+    peer_unreachable,
+    watcher_too_slow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "DOMAIN",
+    "config_invalid",
+    "etag_mismatch",
+    "function_not_found",
+    "internal",
+    "invalid_argument",
+    "invalid_state_transition",
+    "operation_in_progress",
+    "peer_timeout",
+    "peer_unreachable",
+    "port_in_use",
+    "revision_compacted",
+    "watcher_too_slow",
+]
+
+DOMAIN = "registry.aetherless"
+
+
+def config_invalid(violations: Sequence[Violation]) -> InvalidArgument:
+    """Return the error for declarations that are wrong; all of their faults at once."""
+    first, count = violations[0], len(violations)
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return InvalidArgument(
+        "CONFIG_INVALID",
+        f"{first.field} {first.problem}{more}",
+        {"field": first.field, "problem": first.problem},
+        violations=violations,
+        remedy="correct the declaration",
+    )
+
+
+def function_not_found(function: str) -> NotFound:
+    """Return the error for a function that is not declared."""
+    return NotFound(
+        "FUNCTION_NOT_FOUND",
+        f"there is no function {function}",
+        {"function": function},
+        remedy="see aetherctl list",
+    )
+
+
+def port_in_use(port: int, function: str) -> FailedPrecondition:
+    """Return the error for a trigger port that another function has."""
+    return FailedPrecondition(
+        "PORT_IN_USE",
+        f"port {port} belongs to the function {function}",
+        {"port": port, "function": function},
+        remedy="choose another trigger_port, or delete that function",
+    )
+
+
+def invalid_state_transition(function: str, origin: str, target: str) -> FailedPrecondition:
+    """Return the error for a move that the state machine does not have."""
+    return FailedPrecondition(
+        "INVALID_STATE_TRANSITION",
+        f"the function {function} can't go from {origin} to {target}",
+        {"function": function, "from": origin, "to": target},
+        remedy="see aetherctl describe for what it waits for",
+    )
+
+
+def etag_mismatch(function: str, expected: str, actual: str) -> Aborted:
+    """Return the error for a function that changed since it was read."""
+    return Aborted(
+        "ETAG_MISMATCH",
+        f"the function {function} changed: its etag is {actual}, not {expected}",
+        {"function": function, "expected": expected, "actual": actual},
+        remedy="read it again, then retry",
+    )
+
+
+def revision_compacted(compact_revision: int) -> OutOfRange:
+    """Return the error for a watch that asks for changes which are not kept any more."""
+    return OutOfRange(
+        "REVISION_COMPACTED",
+        f"changes up to revision {compact_revision} are not kept any more",
+        {"compactRevision": compact_revision},
+        remedy="list again, then watch from the revision of the list",
+    )
+
+
+def operation_in_progress(function: str) -> Aborted:
+    """Return the error for a function that something else is being done to."""
+    return Aborted(
+        "OPERATION_IN_PROGRESS",
+        f"the function {function} is being deployed or deleted",
+        {"function": function},
+        remedy="wait until it is done, then retry",
+    )

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the registry asks of the snapshotter and the netplane, in the registry's own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from aetherless.netplane.v1 import (
+    endpoint_pb2,
+    netplane_service_pb2,
+    netplane_service_pb2_grpc,
+    route_pb2,
+)
+from aetherless.snapshotter.v1 import (
+    instance_pb2,
+    snapshot_pb2,
+    snapshotter_service_pb2,
+    snapshotter_service_pb2_grpc,
+)
+from aetherless_common.channels import connect
+from aetherless_registry import names, resources
+from aetherless_registry.plan import Observed, ObservedInstance, ObservedRoute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aetherless_common.channels import TypedStream
+    from aetherless_common.settings import Settings
+
+PAGE_SIZE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the services hold, each thing by its id (a route by its port)."""
+
+    instances: dict[str, instance_pb2.Instance] = field(default_factory=dict)
+    endpoints: dict[str, endpoint_pb2.Endpoint] = field(default_factory=dict)
+    snapshots: dict[str, snapshot_pb2.Snapshot] = field(default_factory=dict)
+    routes: dict[int, route_pb2.Route] = field(default_factory=dict)
+
+    def owners(self) -> set[str]:
+        """Return the functions that anything belongs to which the registry named."""
+        found = [names.sandbox_owner(name) for name in (*self.instances, *self.endpoints)]
+        found += [names.snapshot_owner(name) for name in self.snapshots]
+        found += [
+            names.sandbox_owner(names.bare(route.endpoint, names.ENDPOINTS))
+            for route in self.routes.values()
+        ]
+        return {owner.function for owner in found if owner}
+
+    def observed(self, function_id: str) -> Observed:
+        """Return what there is of one function, for the plan."""
+        return Observed(
+            instances={
+                name: ObservedInstance(resources.instance_state(each), each.netns_path)
+                for name, each in self.instances.items()
+                if _is_of(names.sandbox_owner(name), function_id)
+            },
+            endpoints={
+                name: each.netns_path
+                for name, each in self.endpoints.items()
+                if _is_of(names.sandbox_owner(name), function_id)
+            },
+            snapshots={
+                name: resources.route_families(each)
+                for name, each in self.snapshots.items()
+                if _is_of(names.snapshot_owner(name), function_id)
+            },
+            routes={
+                port: ObservedRoute(
+                    each.function_id, names.bare(each.endpoint, names.ENDPOINTS), each.families
+                )
+                for port, each in self.routes.items()
+            },
+        )
+
+
+class Peers:
+    """Calls to the two services; each fails with the typed error that the service answered.
+
+    Args:
+        settings: where their sockets are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._channels = [connect(settings, name) for name in ("snapshotter", "netplane")]
+        self._snapshotter = snapshotter_service_pb2_grpc.SnapshotterServiceStub(self._channels[0])
+        self._netplane = netplane_service_pb2_grpc.NetplaneServiceStub(self._channels[1])
+
+    def close(self) -> None:
+        """Close the channels; calls under way fail."""
+        for channel in self._channels:
+            channel.close()
+
+    # Observing
+
+    def world(self, function_id: str = "") -> World:
+        """Return what there is: of one function, and all endpoints and routes; or everything."""
+        request = snapshotter_service_pb2.ListInstancesRequest(function_id=function_id)
+        instances = _pages(self._snapshotter.ListInstances, request, "instances")
+        wanted = snapshotter_service_pb2.ListSnapshotsRequest(function_id=function_id)
+        snapshots = _pages(self._snapshotter.ListSnapshots, wanted, "snapshots")
+        all_endpoints = netplane_service_pb2.ListEndpointsRequest()
+        endpoints = _pages(self._netplane.ListEndpoints, all_endpoints, "endpoints")
+        all_routes = netplane_service_pb2.ListRoutesRequest()
+        routes = _pages(self._netplane.ListRoutes, all_routes, "routes")
+        return World(
+            {names.bare(each.name, names.INSTANCES): each for each in instances},
+            {names.bare(each.name, names.ENDPOINTS): each for each in endpoints},
+            {names.bare(each.name, names.SNAPSHOTS): each for each in snapshots},
+            {each.port: each for each in routes},
+        )
+
+    def clones(self, function_id: str) -> list[instance_pb2.Instance]:
+        """Return the instances that serve a function."""
+        request = snapshotter_service_pb2.ListInstancesRequest(function_id=function_id)
+        found = _pages(self._snapshotter.ListInstances, request, "instances")
+        return [each for each in found if each.role == instance_pb2.INSTANCE_ROLE_CLONE]
+
+    def watch_instances(self) -> TypedStream:
+        """Start the stream of all changes of instances, the present state first."""
+        request = snapshotter_service_pb2.WatchInstancesRequest()
+        stream: Any = self._snapshotter.WatchInstances(request, wait_for_ready=True)
+        return stream  # type: ignore[no-any-return]
+
+    def watch_traffic(self) -> TypedStream:
+        """Start the stream of first answers."""
+        request = netplane_service_pb2.WatchTrafficRequest()
+        stream: Any = self._netplane.WatchTraffic(request, wait_for_ready=True)
+        return stream  # type: ignore[no-any-return]
+
+    # Sandboxes
+
+    def create_golden(self, name: str, workload: instance_pb2.Workload) -> None:
+        """Make the sandbox that a program is really started in."""
+        self._create(name, workload, instance_pb2.INSTANCE_ROLE_GOLDEN, "")
+
+    def create_clone(self, name: str, workload: instance_pb2.Workload, snapshot: str) -> None:
+        """Make a sandbox that restores a snapshot."""
+        snapshot_name = names.SNAPSHOTS + snapshot
+        self._create(name, workload, instance_pb2.INSTANCE_ROLE_CLONE, snapshot_name)
+
+    def create_snapshot(self, snapshot: str, golden: str) -> TypedStream:
+        """Start the checkpoint of a golden; its phases, and at last the snapshot, are streamed."""
+        request = snapshotter_service_pb2.CreateSnapshotRequest(
+            snapshot_id=snapshot, instance=names.INSTANCES + golden
+        )
+        stream: Any = self._snapshotter.CreateSnapshot(request)
+        return stream  # type: ignore[no-any-return]
+
+    def arm_instance(self, name: str, endpoint: endpoint_pb2.Endpoint) -> None:
+        """Hand a sandbox its endpoint."""
+        request = snapshotter_service_pb2.ArmInstanceRequest(
+            name=names.INSTANCES + name,
+            host_link=endpoint.host_link,
+            state_map_path=endpoint.state_map_path,
+            state_map_slot=endpoint.state_map_slot,
+            inner_ipv4=endpoint.inner_ipv4,
+            inner_ipv6=endpoint.inner_ipv6,
+        )
+        self._snapshotter.ArmInstance(request)
+
+    def wake(self, name: str) -> instance_pb2.Instance:
+        """Restore an armed instance, "instances/{instance}"."""
+        request = snapshotter_service_pb2.WakeInstanceRequest(name=name)
+        return self._snapshotter.WakeInstance(request).instance
+
+    def evict(self, name: str, patience_s: float = 0) -> instance_pb2.Instance:
+        """End the process tree of a running instance, "instances/{instance}", and arm it again."""
+        request = snapshotter_service_pb2.EvictInstanceRequest(name=name)
+        if patience_s:
+            request.patience.CopyFrom(Duration(nanos=round(patience_s * 1e9) % 10**9))
+            request.patience.seconds = int(patience_s)
+        return self._snapshotter.EvictInstance(request).instance
+
+    def delete_instance(self, name: str) -> None:
+        """End a sandbox."""
+        request = snapshotter_service_pb2.DeleteInstanceRequest(name=names.INSTANCES + name)
+        self._snapshotter.DeleteInstance(request)
+
+    def delete_snapshot(self, snapshot: str) -> None:
+        """Delete a snapshot."""
+        request = snapshotter_service_pb2.DeleteSnapshotRequest(name=names.SNAPSHOTS + snapshot)
+        self._snapshotter.DeleteSnapshot(request)
+
+    def _create(
+        self,
+        name: str,
+        workload: instance_pb2.Workload,
+        role: instance_pb2.InstanceRole.ValueType,
+        snapshot: str,
+    ) -> None:
+        """Make a sandbox."""
+        request = snapshotter_service_pb2.CreateInstanceRequest(
+            instance_id=name, workload=workload, role=role, snapshot=snapshot
+        )
+        self._snapshotter.CreateInstance(request)
+
+    # The network
+
+    def attach_endpoint(self, name: str, netns_path: str, port: int) -> None:
+        """Give a sandbox its link and addresses."""
+        endpoint = endpoint_pb2.Endpoint(netns_path=netns_path, trigger_port=port)
+        request = netplane_service_pb2.AttachEndpointRequest(endpoint_id=name, endpoint=endpoint)
+        self._netplane.AttachEndpoint(request)
+
+    def detach_endpoint(self, name: str) -> None:
+        """Take a sandbox's link and addresses away."""
+        request = netplane_service_pb2.DetachEndpointRequest(name=names.ENDPOINTS + name)
+        self._netplane.DetachEndpoint(request)
+
+    def set_route(
+        self,
+        port: int,
+        function_id: str,
+        endpoint: str,
+        families: route_pb2.RouteFamilies.ValueType,
+    ) -> None:
+        """Lead a port to an endpoint; to none, the port is reserved and refuses."""
+        route = route_pb2.Route(
+            port=port,
+            function_id=function_id,
+            endpoint=names.ENDPOINTS + endpoint if endpoint else "",
+            families=families,
+        )
+        self._netplane.SetRoute(netplane_service_pb2.SetRouteRequest(route=route))
+
+    def delete_route(self, port: int) -> None:
+        """Free a port."""
+        request = netplane_service_pb2.DeleteRouteRequest(name=f"{names.ROUTES}{port}")
+        self._netplane.DeleteRoute(request)
+
+
+def _pages(call: Callable[[Any], Any], request: Any, items: str) -> Iterator[Any]:
+    """Yield the items of all pages of a list."""
+    request.page_size = PAGE_SIZE
+    while True:
+        response = call(request)
+        yield from getattr(response, items)
+        if not response.next_page_token:
+            return
+        request.page_token = response.next_page_token
+
+
+def _is_of(owner: names.Owner | None, function_id: str) -> bool:
+    """Tell whether an owner is the function."""
+    return owner is not None and owner.function == function_id

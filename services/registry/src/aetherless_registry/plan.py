@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what is desired and what is observed to the next step. Pure: no clock, no I/O, no memory.
+
+Only one step is ever planned; after it the world is observed again. So a step that was done by
+somebody who died before noting it is simply not planned again, and one that was half done is.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from aetherless_registry.names import (
+    golden_id,
+    instance_id,
+    sandbox_owner,
+    snapshot_id,
+    snapshot_owner,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class StepKind(enum.StrEnum):
+    """What a step does; the name that users see."""
+
+    CREATE_GOLDEN = "create-golden"
+    ATTACH_GOLDEN = "attach-golden"
+    CREATE_SNAPSHOT = "create-snapshot"
+    DELETE_GOLDEN = "delete-golden"
+    CREATE_INSTANCE = "create-instance"
+    ATTACH_INSTANCE = "attach-instance"
+    ARM_INSTANCE = "arm-instance"
+    SET_ROUTE = "set-route"
+    # The undoing.
+    RESERVE_PORT = "reserve-port"
+    DELETE_ROUTE = "delete-route"
+    DRAIN_INSTANCE = "drain-instance"
+    DETACH_INSTANCE = "detach-instance"
+    DELETE_INSTANCE = "delete-instance"
+    DELETE_SNAPSHOT = "delete-snapshot"
+    # Nothing is asked of another service.
+    AWAIT_PORT = "await-port"
+    MARK_SERVING = "mark-serving"
+    FORGET = "forget"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next thing to do for a function."""
+
+    kind: StepKind
+    # The revision that it is done for; zero for what belongs to none.
+    revision: int = 0
+    # The port of a step on a route.
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """What shall be, of one function."""
+
+    function: str
+    revision: int
+    port: int
+    # The revision that serves, and its port; zero while none does.
+    serving_revision: int = 0
+    serving_port: int = 0
+    # The deploy of ``revision`` failed: it is undone, and what serves goes on.
+    failed: bool = False
+    deleting: bool = False
+    # The snapshot of the target can't be used any more and has to be made anew.
+    spoiled: bool = False
+    # Instances that are not waited for any longer.
+    impatient: frozenset[str] = frozenset()
+
+    @property
+    def target(self) -> int:
+        """The revision that shall serve; zero for none."""
+        return self.serving_revision if self.failed else self.revision
+
+    @property
+    def target_port(self) -> int:
+        """The port of the target."""
+        return self.serving_port if self.failed else self.port
+
+    @property
+    def repairing(self) -> bool:
+        """Whether the target is what serves already, so that a step can only be a repair."""
+        return self.target == self.serving_revision
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedInstance:
+    """An instance as the snapshotter has it; ``state`` is its state's name without prefix."""
+
+    state: str
+    netns_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRoute:
+    """A route as the netplane has it; ``endpoint`` is an id, empty for a port just reserved."""
+
+    function: str
+    endpoint: str
+    families: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What is, of one function; of routes, all."""
+
+    instances: Mapping[str, ObservedInstance] = field(default_factory=dict)
+    # The network namespace that each endpoint leads to.
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    # The address families that each snapshot's handler listens on.
+    snapshots: Mapping[str, int] = field(default_factory=dict)
+    routes: Mapping[int, ObservedRoute] = field(default_factory=dict)
+
+    def revisions(self) -> set[int]:
+        """Return the revisions that anything belongs to."""
+        owners = [sandbox_owner(name) for name in (*self.instances, *self.endpoints)]
+        owners += [snapshot_owner(name) for name in self.snapshots]
+        return {owner.revision for owner in owners if owner}
+
+
+def next_step(desired: Desired, observed: Observed) -> Step | None:
+    """Return what is to be done next; None when all is as it shall be."""
+    return next(_steps(desired, observed), None)
+
+
+def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what is to be done, by urgency; only the first is sure."""
+    if desired.deleting or not desired.target:
+        yield from _delete_routes(desired, observed, keep=set())
+        for revision in sorted(observed.revisions()):
+            yield from _remove(desired, observed, revision)
+        if desired.deleting:
+            yield Step(StepKind.FORGET)
+        return
+    yield from _lead_back(desired, observed)
+    yield from _remove_others(desired, observed)
+    if desired.spoiled:
+        yield from _remake_snapshot(desired, observed)
+    yield from _snapshot(desired, observed)
+    yield from _instance(desired, observed)
+    yield from _route(desired, observed)
+    if desired.serving_revision != desired.target:
+        yield Step(StepKind.MARK_SERVING, desired.target)
+
+
+def _snapshot(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what brings the target its snapshot, and its golden away again."""
+    revision, golden = desired.target, golden_id(desired.function, desired.target)
+    instance, endpoint = observed.instances.get(golden), observed.endpoints.get(golden)
+    if snapshot_id(desired.function, revision) in observed.snapshots:
+        if instance or endpoint is not None:
+            yield Step(StepKind.DELETE_GOLDEN, revision)
+        return
+    stale = endpoint is not None and (instance is None or endpoint != instance.netns_path)
+    if stale or (instance and instance.state != "CREATED"):
+        # It was interrupted: a golden is started once, and an endpoint is for one sandbox.
+        yield Step(StepKind.DELETE_GOLDEN, revision)
+    elif instance is None:
+        yield Step(StepKind.CREATE_GOLDEN, revision)
+    elif endpoint is None:
+        yield Step(StepKind.ATTACH_GOLDEN, revision)
+    yield Step(StepKind.CREATE_SNAPSHOT, revision)
+
+
+def _instance(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what brings the target an armed instance."""
+    revision, name = desired.target, instance_id(desired.function, desired.target)
+    instance, endpoint = observed.instances.get(name), observed.endpoints.get(name)
+    lost = instance is None or instance.state == "ENDED"
+    if instance and not lost and instance.state != "CREATED":
+        lost = endpoint is None  # it can't be handed another one
+    if instance and endpoint is not None:
+        lost = lost or endpoint != instance.netns_path
+    if lost:
+        yield from _clear_instance(desired, observed, revision)
+        yield Step(StepKind.CREATE_INSTANCE, revision)
+    elif endpoint is None:
+        yield Step(StepKind.ATTACH_INSTANCE, revision)
+    elif instance and instance.state == "CREATED":
+        yield Step(StepKind.ARM_INSTANCE, revision)
+
+
+def _route(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what leads the target's port to the target."""
+    route = observed.routes.get(desired.target_port)
+    families = observed.snapshots[snapshot_id(desired.function, desired.target)]
+    wanted = ObservedRoute(
+        desired.function, instance_id(desired.function, desired.target), families
+    )
+    if route and route.function != desired.function:
+        yield Step(StepKind.AWAIT_PORT, desired.target, desired.target_port)
+    elif route != wanted:
+        yield Step(StepKind.SET_ROUTE, desired.target, desired.target_port)
+
+
+def _lead_back(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what leads the serving port back from a revision that was given up.
+
+    It happens when the registry died between a set-route and its note, and another revision was
+    declared before it came back.
+    """
+    serving = instance_id(desired.function, desired.serving_revision)
+    leads_to = {serving, instance_id(desired.function, desired.target), ""}
+    route = observed.routes.get(desired.serving_port)
+    if not desired.serving_revision or route is None or route.function != desired.function:
+        return
+    if route.endpoint not in leads_to and serving in observed.endpoints:
+        yield Step(StepKind.SET_ROUTE, desired.serving_revision, desired.serving_port)
+
+
+def _remove_others(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what takes away the revisions that neither serve nor shall serve."""
+    keep = {desired.target, desired.serving_revision}
+    yield from _delete_routes(desired, observed, keep={desired.target_port, desired.serving_port})
+    for revision in sorted(observed.revisions() - keep):
+        yield from _remove(desired, observed, revision)
+
+
+def _remake_snapshot(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what takes a snapshot away that can't be used, with the instance that was to use it."""
+    yield from _clear_instance(desired, observed, desired.target)
+    if snapshot_id(desired.function, desired.target) in observed.snapshots:
+        yield Step(StepKind.DELETE_SNAPSHOT, desired.target)
+
+
+def _remove(desired: Desired, observed: Observed, revision: int) -> Iterator[Step]:
+    """Yield what takes a revision away: a deploy's steps, backwards."""
+    yield from _drain(desired, observed, revision)
+    yield from _clear_instance(desired, observed, revision)
+    if snapshot_id(desired.function, revision) in observed.snapshots:
+        yield Step(StepKind.DELETE_SNAPSHOT, revision)
+    golden = golden_id(desired.function, revision)
+    if golden in observed.instances or golden in observed.endpoints:
+        yield Step(StepKind.DELETE_GOLDEN, revision)
+
+
+def _drain(desired: Desired, observed: Observed, revision: int) -> Iterator[Step]:
+    """Yield the wait for what is in flight, unless the function is to go or it took too long."""
+    name = instance_id(desired.function, revision)
+    instance = observed.instances.get(name)
+    busy = instance and instance.state in {"RUNNING", "RESTORING"}
+    lost = desired.deleting or not desired.serving_revision
+    if busy and not lost and name not in desired.impatient:
+        yield Step(StepKind.DRAIN_INSTANCE, revision)
+
+
+def _clear_instance(desired: Desired, observed: Observed, revision: int) -> Iterator[Step]:
+    """Yield what takes an instance away; a port that leads to it stays reserved, and refuses."""
+    name = instance_id(desired.function, revision)
+    for port, route in sorted(observed.routes.items()):
+        if route.endpoint == name and route.function == desired.function:
+            yield Step(StepKind.RESERVE_PORT, revision, port)
+    if name in observed.endpoints:
+        yield Step(StepKind.DETACH_INSTANCE, revision)
+    if name in observed.instances:
+        yield Step(StepKind.DELETE_INSTANCE, revision)
+
+
+def _delete_routes(desired: Desired, observed: Observed, keep: set[int]) -> Iterator[Step]:
+    """Yield what frees the ports that the function has and shall not have."""
+    for port, route in sorted(observed.routes.items()):
+        if route.function == desired.function and port not in keep:
+            yield Step(StepKind.DELETE_ROUTE, port=port)

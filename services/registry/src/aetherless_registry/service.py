@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry's parts put together, and what it leaves when it is taken down."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import structlog
+
+from aetherless.registry.v1 import registry_service_pb2_grpc
+from aetherless_common.errors import Internal
+from aetherless_registry.catalog import Catalog
+from aetherless_registry.observer import Observer
+from aetherless_registry.operations import Operations
+from aetherless_registry.peers import Peers
+from aetherless_registry.reconciler import Reconciler
+from aetherless_registry.servicer import RegistryServicer
+from aetherless_registry.sqlite_store import SchemaError, SqliteStore
+from aetherless_registry.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import grpc
+
+    from aetherless_common.settings import Settings
+
+log = structlog.get_logger()
+
+
+class RegistryService:
+    """One registry.
+
+    Args:
+        settings: where its store and the other services are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._running: _Parts | None = None
+
+    def start(self) -> None:
+        """Open the store and begin to make what it says be.
+
+        Raises:
+            Internal: the store can't be used.
+        """
+        self._running = _Parts(open_store(self._settings.registry_path), self._settings)
+        self._running.start()
+
+    def register(self, server: grpc.Server) -> None:
+        """Add the servicer to the server."""
+        if self._running is None:
+            raise RuntimeError("register before start")
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(
+            self._running.servicer, server
+        )
+
+    def stop(self) -> None:
+        """End watches and threads, and close the store."""
+        if self._running is not None:
+            self._running.stop()
+
+
+class _Parts:
+    """What a running registry consists of."""
+
+    def __init__(self, store: SqliteStore, settings: Settings) -> None:
+        self._store = store
+        self._peers = Peers(settings)
+        view = View()
+        self._catalog = Catalog(store, view)
+        self._reconciler = Reconciler(self._catalog, self._peers, view)
+        self._catalog.on_declared = self._reconciler.declared
+        self._observer = Observer(self._catalog, self._peers, view, self._reconciler)
+        operations = Operations(self._catalog, self._peers, view, self._observer)
+        self.servicer = RegistryServicer(self._catalog, operations)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._reconciler.start()
+        self._observer.start()
+
+    def stop(self) -> None:
+        """End the threads, then let go of what they used."""
+        self._catalog.close()
+        self._observer.stop()
+        self._reconciler.stop()
+        self._peers.close()
+        self._store.close()
+
+
+def open_store(path: Path) -> SqliteStore:
+    """Open the store.
+
+    Raises:
+        Internal: the file is damaged, of another version, or can't be opened.
+    """
+    try:
+        return SqliteStore(path)
+    except (sqlite3.Error, SchemaError, OSError) as error:
+        raise Internal(
+            "INTERNAL",
+            f"the registry's store {path} can't be used: {error}",
+            {"path": path},
+            remedy="aetherctl down, move the file away, and deploy again",
+        ) from error
+
+
+def cleanup(settings: Settings) -> None:
+    """Forget every function, so that the next registry brings none of them back.
+
+    The file stays: revisions go on counting, and a watcher with an old one is told so.
+    """
+    if settings.registry_path.exists():
+        store = open_store(settings.registry_path)
+        store.clear()
+        store.close()
+
+
+def purge(settings: Settings) -> None:
+    """Remove the store's files."""
+    for name in store_files(settings):
+        name.unlink(missing_ok=True)
+
+
+def store_files(settings: Settings) -> Sequence[Path]:
+    """Return the files that SQLite keeps."""
+    path = settings.registry_path
+    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How each planned step is done: which call it is, and what to make of its refusal."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aetherless.registry.v1 import function_pb2
+from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
+from aetherless_common.errors import NotFound
+from aetherless_registry import names, resources
+from aetherless_registry.plan import Step, StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aetherless_common.channels import TypedStream
+    from aetherless_registry.catalog import Catalog
+    from aetherless_registry.peers import Peers, World
+    from aetherless_registry.store import FunctionRecord
+
+DRAIN_PATIENCE_S = 2.0
+_GONE = frozenset({"INSTANCE_NOT_FOUND", "SNAPSHOT_NOT_FOUND", "ROUTE_NOT_FOUND"})
+_PHASES = {
+    snapshot_pb2.PHASE_STATE_STARTED: function_pb2.PROGRESS_STATE_STARTED,
+    snapshot_pb2.PHASE_STATE_DONE: function_pb2.PROGRESS_STATE_DONE,
+    snapshot_pb2.PHASE_STATE_FAILED: function_pb2.PROGRESS_STATE_FAILED,
+}
+
+
+class InterruptedStepError(Exception):
+    """The function was declared anew while a long step went on; what is to be done changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A step with what it is done with."""
+
+    function_id: str
+    step: Step
+    # The declaration of the step's revision; empty for a function that nobody declares.
+    spec: function_pb2.FunctionSpec
+    world: World
+
+    @property
+    def golden(self) -> str:
+        """The id of the revision's golden, and of its endpoint."""
+        return names.golden_id(self.function_id, self.step.revision)
+
+    @property
+    def instance(self) -> str:
+        """The id of the revision's instance, and of its endpoint."""
+        return names.instance_id(self.function_id, self.step.revision)
+
+    @property
+    def snapshot(self) -> str:
+        """The id of the revision's snapshot."""
+        return names.snapshot_id(self.function_id, self.step.revision)
+
+    @property
+    def workload(self) -> instance_pb2.Workload:
+        """What the revision runs."""
+        return resources.workload(self.spec, self.step.revision)
+
+
+class StepRunner:
+    """Does steps. Safe for use by many threads.
+
+    Args:
+        peers: the services to ask.
+        catalog: told of the phases of a snapshot.
+    """
+
+    def __init__(self, peers: Peers, catalog: Catalog) -> None:
+        self._peers = peers
+        self._catalog = catalog
+        self._lock = threading.Lock()
+        self._streams: dict[str, TypedStream] = {}
+        self._doers: dict[StepKind, Callable[[_Job], None]] = {
+            StepKind.CREATE_GOLDEN: self._create_golden,
+            StepKind.ATTACH_GOLDEN: self._attach_golden,
+            StepKind.CREATE_SNAPSHOT: self._create_snapshot,
+            StepKind.DELETE_GOLDEN: self._delete_golden,
+            StepKind.CREATE_INSTANCE: self._create_instance,
+            StepKind.ATTACH_INSTANCE: self._attach_instance,
+            StepKind.ARM_INSTANCE: self._arm_instance,
+            StepKind.SET_ROUTE: self._set_route,
+            StepKind.RESERVE_PORT: self._reserve_port,
+            StepKind.DELETE_ROUTE: self._delete_route,
+            StepKind.DRAIN_INSTANCE: self._drain_instance,
+            StepKind.DETACH_INSTANCE: self._detach_instance,
+            StepKind.DELETE_INSTANCE: self._delete_instance,
+            StepKind.DELETE_SNAPSHOT: self._delete_snapshot,
+        }
+
+    def run(
+        self, function_id: str, step: Step, record: FunctionRecord | None, world: World
+    ) -> None:
+        """Do a step; deleting what is gone already is fine.
+
+        Args:
+            function_id: the function.
+            step: the step, as planned from ``world``.
+            record: the function as declared; None for one that nobody declares.
+            world: what was observed.
+
+        Raises:
+            AetherlessError: as the service answered.
+            InterruptedStepError: after ``interrupt``.
+        """
+        spec = _spec(record, step.revision) if record else function_pb2.FunctionSpec()
+        self._doers[step.kind](_Job(function_id, step, spec, world))
+
+    def interrupt(self, function_id: str) -> None:
+        """End a long step of a function."""
+        with self._lock:
+            stream = self._streams.get(function_id)
+        if stream is not None:
+            stream.cancel()
+
+    def interrupt_all(self) -> None:
+        """End all long steps."""
+        with self._lock:
+            streams = list(self._streams.values())
+        for stream in streams:
+            stream.cancel()
+
+    def _create_golden(self, job: _Job) -> None:
+        self._peers.create_golden(job.golden, job.workload)
+
+    def _attach_golden(self, job: _Job) -> None:
+        self._attach(job, job.golden)
+
+    def _create_snapshot(self, job: _Job) -> None:
+        stream = self._peers.create_snapshot(job.snapshot, job.golden)
+        with self._lock:
+            self._streams[job.function_id] = stream
+        try:
+            complete = False
+            for response in stream:
+                complete = complete or response.HasField("snapshot")
+                if response.HasField("phase"):
+                    progress = _phase(job.step, response.phase)
+                    self._catalog.tell_progress(job.function_id, progress)
+        finally:
+            with self._lock:
+                del self._streams[job.function_id]
+        if not complete:
+            raise InterruptedStepError(job.function_id)
+
+    def _delete_golden(self, job: _Job) -> None:
+        self._peers.detach_endpoint(job.golden)
+        _gone_is_fine(lambda: self._peers.delete_instance(job.golden))
+
+    def _create_instance(self, job: _Job) -> None:
+        self._peers.create_clone(job.instance, job.workload, job.snapshot)
+
+    def _attach_instance(self, job: _Job) -> None:
+        self._attach(job, job.instance)
+
+    def _arm_instance(self, job: _Job) -> None:
+        self._peers.arm_instance(job.instance, job.world.endpoints[job.instance])
+
+    def _set_route(self, job: _Job) -> None:
+        families = resources.route_families(job.world.snapshots[job.snapshot])
+        self._peers.set_route(job.step.port, job.function_id, job.instance, families)
+
+    def _reserve_port(self, job: _Job) -> None:
+        families = job.world.routes[job.step.port].families
+        self._peers.set_route(job.step.port, job.function_id, "", families)
+
+    def _delete_route(self, job: _Job) -> None:
+        _gone_is_fine(lambda: self._peers.delete_route(job.step.port))
+
+    def _drain_instance(self, job: _Job) -> None:
+        self._peers.evict(names.INSTANCES + job.instance, DRAIN_PATIENCE_S)
+
+    def _detach_instance(self, job: _Job) -> None:
+        self._peers.detach_endpoint(job.instance)
+
+    def _delete_instance(self, job: _Job) -> None:
+        _gone_is_fine(lambda: self._peers.delete_instance(job.instance))
+
+    def _delete_snapshot(self, job: _Job) -> None:
+        _gone_is_fine(lambda: self._peers.delete_snapshot(job.snapshot))
+
+    def _attach(self, job: _Job, name: str) -> None:
+        """Give the sandbox of an instance its link."""
+        netns_path = job.world.instances[name].netns_path
+        self._peers.attach_endpoint(name, netns_path, job.spec.trigger_port)
+
+
+def _spec(record: FunctionRecord, revision: int) -> function_pb2.FunctionSpec:
+    """Return the declaration of a revision: the newest one, or the one that serves."""
+    serves = revision == record.serving_revision and revision != record.revision
+    return resources.decode_spec(record.serving_spec if serves else record.spec)
+
+
+def _phase(step: Step, phase: snapshot_pb2.SnapshotPhase) -> function_pb2.DeployProgress:
+    """Return a snapshot's phase as a deploy's progress."""
+    return function_pb2.DeployProgress(
+        step=step.kind.value,
+        phase=phase.name,
+        state=_PHASES.get(phase.state, function_pb2.PROGRESS_STATE_UNSPECIFIED),
+        duration=phase.duration,
+        detail=phase.detail,
+    )
+
+
+def _gone_is_fine(delete: Callable[[], None]) -> None:
+    """Delete something that somebody else may have deleted already."""
+    try:
+        delete()
+    except NotFound as error:
+        if error.reason not in _GONE:
+            raise
