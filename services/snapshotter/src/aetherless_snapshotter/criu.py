@@ -182,12 +182,12 @@ KNOWN_REFUSALS = (
         " GODEBUG), or ListenConfig.SetMultipathTCP(false)",
     ),
     _known(
-        r"tty|/dev/pts|/dev/tty|terminal|--shell-job",
+        r"\btty\b|/dev/pts|/dev/ptmx|/dev/tty|terminal|--shell-job|\bpty\b",
         "it holds a terminal",
         "don't open /dev/tty, /dev/ptmx or a pseudo-terminal before the first request",
     ),
     _known(
-        r"/dev/nvidia|/dev/dri|/dev/kvm|/dev/fuse|/dev/net|Can't dump file \d+ of that type \[2\d{4}\]"
+        r"/dev/nvidia|/dev/dri|/dev/kvm|/dev/fuse|/dev/net|of that type \[[26]0\d{3}\]"
         r"|[Cc]haracter device|chrdev|[Bb]lock device|device file",
         "it holds an open device file",
         "open devices at the first request, or don't use them in a function",
@@ -198,7 +198,7 @@ KNOWN_REFUSALS = (
         "use TCP, UDP or Unix sockets",
     ),
     _known(
-        r"[Ss]ocket family|Unknown socket family|[Uu]nsupported socket family|sk unsupported",
+        r"[Uu]n(known|supported) socket|Sockets \(family \d+ proto \d+\) are not collected",
         "it holds a socket of a family that can't be checkpointed",
         "use TCP, UDP, Unix or netlink sockets",
     ),
@@ -218,7 +218,7 @@ KNOWN_REFUSALS = (
         "close deleted temporary files, or keep them below 256 MiB",
     ),
     _known(
-        r"ptrace|[Ss]eize.*traced|already being traced|tracer",
+        r"traced by|being traced|has a tracer",
         "another program traces it (debugger, strace)",
         "deploy it without a debugger attached",
     ),
@@ -230,11 +230,14 @@ KNOWN_REFUSALS = (
 )
 
 
-def cause_of(log: str) -> str:
-    """Reduce a log of CRIU to the cause: the last Error line that says more than "failed"."""
+def cause_of(log: str, words: str = "") -> str:
+    """Reduce a log of CRIU to the cause: the last Error line that says more than "failed".
+
+    Without any Error line the cause is ``words``, what CRIU's answer said.
+    """
     causes = error_lines(log)
     telling = [line for line in causes if not _is_summary(line)]
-    return (telling or causes or ["CRIU gave no reason"])[-1]
+    return (telling or causes or [words.strip() or "CRIU gave no reason"])[-1]
 
 
 def error_lines(log: str) -> list[str]:
@@ -254,5 +257,4 @@ def refusal(function: str, log: str, words: str) -> FailedPrecondition:
         for known in KNOWN_REFUSALS:
             if known.pattern.search(line):
                 return errors.not_checkpointable(function, f"{known.cause} ({line})", known.remedy)
-    cause = cause_of(log) if error_lines(log) else words or "CRIU gave no reason"
-    return errors.dump_failed(function, cause)
+    return errors.dump_failed(function, cause_of(log, words))

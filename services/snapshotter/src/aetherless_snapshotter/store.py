@@ -24,6 +24,7 @@ from aetherless_common.errors import DataLoss, NotFound
 from aetherless_common.settings import write_atomically
 from aetherless_snapshotter import errors, files
 from aetherless_snapshotter.fingerprint import Fingerprint
+from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Manifest:
 
     snapshot: snapshot_pb2.Snapshot
     workload: instance_pb2.Workload
-    command: tuple[str, ...]
+    program: Program
     #: The root's process id inside the sandbox.
     root_pid: int
     fingerprint: Fingerprint
@@ -79,7 +80,7 @@ class Manifest:
                 "format": FORMAT,
                 "snapshot": json_format.MessageToDict(self.snapshot),
                 "workload": json_format.MessageToDict(self.workload),
-                "command": self.command,
+                "program": self.program.encode(),
                 "root_pid": self.root_pid,
                 "fingerprint": asdict(self.fingerprint),
                 "trees": self.trees,
@@ -103,7 +104,7 @@ class Manifest:
             return cls(
                 json_format.ParseDict(raw["snapshot"], snapshot_pb2.Snapshot()),
                 json_format.ParseDict(raw["workload"], instance_pb2.Workload()),
-                tuple(raw["command"]),
+                Program.decode(raw["program"]),
                 int(raw["root_pid"]),
                 Fingerprint(**raw["fingerprint"]),
                 dict(raw["trees"]),

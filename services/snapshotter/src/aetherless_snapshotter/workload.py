@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.sandbox_spec import HANDLER_SOCKET, HOME
@@ -47,6 +47,16 @@ class Program:
     folder: str
     #: Folders or files of the host to bind read-only at their own paths.
     trees: tuple[Path, ...]
+
+    def encode(self) -> dict[str, Any]:
+        """Return the program in types that JSON has."""
+        return {**asdict(self), "trees": [str(tree) for tree in self.trees]}
+
+    @classmethod
+    def decode(cls, raw: dict[str, Any]) -> Program:
+        """Return the program that ``encode`` gave."""
+        trees = tuple(Path(tree) for tree in raw["trees"])
+        return cls(tuple(raw["command"]), dict(raw["environment"]), raw["folder"], trees)
 
 
 def validate(workload: instance_pb2.Workload) -> None:

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a workload to the specification of its sandbox.
+
+A golden's sandbox is made from the host's files; a clone's from what its snapshot wrote down, so
+that an edited handler, or a moved interpreter, does not reach a snapshot made before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aetherless_snapshotter import errors
+from aetherless_snapshotter import workload as workloads
+from aetherless_snapshotter.sandbox_spec import (
+    FUNCTION_UID,
+    Bind,
+    SandboxSpec,
+    Tree,
+    standard_trees,
+)
+from aetherless_snapshotter.store import LAYERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from aetherless.snapshotter.v1 import instance_pb2
+    from aetherless_common.settings import Settings
+    from aetherless_snapshotter.golden import Workshop
+    from aetherless_snapshotter.idranges import IdRanges
+    from aetherless_snapshotter.logs import Logs
+    from aetherless_snapshotter.roots import Root, Roots
+    from aetherless_snapshotter.store import Manifest, SnapshotStore
+    from aetherless_snapshotter.workload import Program
+
+#: The tag of the function's own folder among a sandbox's writable trees.
+FUNCTION_TREE = "fn"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A specification, and the program that a golden starts in it."""
+
+    spec: SandboxSpec
+    program: Program
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes specifications, and owns the files that sandboxes of a function share."""
+
+    settings: Settings
+    workshop: Workshop
+    ids: IdRanges
+    roots: Roots
+    criu_folder: Path
+    etc_folder: Path
+
+    @property
+    def store(self) -> SnapshotStore:
+        """The snapshots."""
+        return self.workshop.store
+
+    @property
+    def logs(self) -> Logs:
+        """The functions' logs."""
+        return self.workshop.logs
+
+    def build(self, instance_id: str, workload: instance_pb2.Workload, snapshot_id: str) -> Built:
+        """Return what the sandbox of a golden (no snapshot) or a clone is made of.
+
+        Raises:
+            AetherlessError: the workload is refused, or the snapshot missing, damaged or foreign.
+        """
+        ids = self.ids.get(workload.function_id)
+        if snapshot_id:
+            manifest = self.store.check(snapshot_id)
+            root = self.roots.find(workload)
+            if not root.copy.exists():
+                raise errors.snapshot_corrupt(snapshot_id, str(root.copy), "a copy", "none")
+            program = manifest.program
+            trees = self._clone_trees(snapshot_id, manifest, root)
+        else:
+            program = workloads.resolve(workload)
+            root = self.roots.ensure(workload, ids)
+            trees = _golden_trees(root)
+        spec = SandboxSpec(
+            instance_id=instance_id,
+            folder=self.settings.instance_dir(instance_id),
+            cgroup=self.settings.cgroup_name,
+            init_binary=self.settings.prefix / "aether-init",
+            criu_folder=self.criu_folder,
+            etc_folder=self.etc_folder,
+            uid_base=ids.first,
+            log_file=self.logs.ensure(workload.function_id, ids),
+            memory_limit=workload.memory_limit_bytes,
+            binds=_binds(root, program),
+            trees=trees,
+        )
+        return Built(spec, program)
+
+    def release(
+        self, function_id: str, revision: int, others: Sequence[instance_pb2.Workload]
+    ) -> None:
+        """Remove a revision's copy, and a function's id range, when nothing needs them."""
+        needed = [*others, *(manifest.workload for manifest in self.store.manifests())]
+        mine = [one for one in needed if one.function_id == function_id]
+        if not any(one.revision == revision for one in mine):
+            self.roots.remove(function_id, revision)
+        if not mine:
+            self.ids.release(function_id)
+
+    def _clone_trees(self, snapshot_id: str, manifest: Manifest, root: Root) -> tuple[Tree, ...]:
+        """Return the writable trees of a clone: the golden's layers, read-only, below new ones."""
+        layers = self.store.path(snapshot_id) / LAYERS
+        standard = {tree.tag for tree in standard_trees()}
+        trees = []
+        for tag, target in manifest.trees.items():
+            lowers = (layers / tag,) if tag in standard else (layers / tag, root.copy)
+            trees.append(_as_its_lower(Tree(tag, target, lowers)))
+        return tuple(trees)
+
+
+def _golden_trees(root: Root) -> tuple[Tree, ...]:
+    """Return the function's folder as a writable tree; none when the handler comes alone."""
+    if not root.is_folder:
+        return ()
+    return (_as_its_lower(Tree(FUNCTION_TREE, str(root.path), (root.copy,))),)
+
+
+def _as_its_lower(tree: Tree) -> Tree:
+    """Give a tree's top folder the mode of its uppermost lower layer, and an owner to match."""
+    mode = tree.lowers[0].stat().st_mode & 0o7777
+    owner = next((one.owner for one in standard_trees() if one.tag == tree.tag), FUNCTION_UID)
+    return Tree(tree.tag, tree.target, tree.lowers, mode=mode, owner=owner)
+
+
+def _binds(root: Root, program: Program) -> tuple[Bind, ...]:
+    """Return what of the host's files is bound at its own path, read-only."""
+    binds = [Bind(tree, str(tree)) for tree in program.trees]
+    if not root.is_folder:
+        binds.append(Bind(root.copy, str(root.path)))
+    return tuple(binds)

@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making a snapshot: a list of named steps, from starting the golden to publishing its images."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from aetherless.snapshotter.v1 import snapshot_pb2
+from aetherless_common.errors import AetherlessError
+from aetherless_snapshotter import criu, errors, files, images, netns, warmup
+from aetherless_snapshotter.sandbox_errors import SandboxError
+from aetherless_snapshotter.store import IMAGES, LAYERS, Manifest
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from aetherless.snapshotter.v1 import instance_pb2
+    from aetherless_snapshotter.fingerprint import Fingerprint
+    from aetherless_snapshotter.logs import Logs
+    from aetherless_snapshotter.sandbox import Sandbox
+    from aetherless_snapshotter.sandbox_events import RootExited
+    from aetherless_snapshotter.sandbox_spec import Tree
+    from aetherless_snapshotter.store import SnapshotStore
+    from aetherless_snapshotter.workload import Program
+
+log = structlog.get_logger()
+_POLL_SECONDS = 0.01
+_QUIET_SECONDS = 2.0
+_LOG_LINES = 20
+_CRIU_END_SECONDS = 10.0
+#: A peer of a Unix socket that connected and closed before it was accepted refuses a dump once.
+_DUMP_TRIES = 2
+
+
+@dataclass
+class Golden:
+    """A golden process tree: where it lives, what it runs, and how it ended.
+
+    Attributes:
+        exited: set when the root process ended; ``exit`` says how.
+    """
+
+    sandbox: Sandbox
+    workload: instance_pb2.Workload
+    program: Program
+    trees: tuple[Tree, ...]
+    exited: threading.Event
+    exit: Callable[[], RootExited | None]
+
+
+@dataclass
+class Workshop:
+    """What the making of snapshots needs of the service."""
+
+    store: SnapshotStore
+    logs: Logs
+    criu_binary: Path
+    fingerprint: Fingerprint
+
+
+@dataclass
+class SnapshotRun:
+    """One making of a snapshot. ``phases`` drives it; its steps are methods in that order."""
+
+    snapshot_id: str
+    golden: Golden
+    workshop: Workshop
+    manifest: Manifest | None = None
+    root_pid: int = 0
+    _done: list[snapshot_pb2.SnapshotPhase] = field(default_factory=list)
+    _listeners: list[netns.TcpSocket] = field(default_factory=list)
+    _log_offset: int = 0
+    _deadline: float = 0.0
+
+    def phases(self) -> Iterator[snapshot_pb2.SnapshotPhase]:
+        """Do all steps, yielding when each begins, ends or fails; the tree is ended in any case.
+
+        Raises:
+            AetherlessError: the typed error of the step that failed.
+        """
+        published = False
+        try:
+            for name, step in self._steps():
+                yield from self._phase(name, step)
+            published = True
+        finally:
+            self._end_tree()
+            if not published:
+                self.workshop.store.discard(self.snapshot_id)
+
+    def _steps(self) -> tuple[tuple[str, Callable[[], str]], ...]:
+        """Return the steps in their order."""
+        return (
+            ("start", self._start),
+            ("ready", self._ready),
+            ("warm-up", self._warm_up),
+            ("quiesce", self._quiesce),
+            ("dump", self._dump),
+            ("copy-files", self._copy_files),
+            ("images", self._images),
+            ("manifest", self._manifest),
+            ("publish", self._publish),
+        )
+
+    def _phase(self, name: str, step: Callable[[], str]) -> Iterator[snapshot_pb2.SnapshotPhase]:
+        """Do one step."""
+        phase = snapshot_pb2.SnapshotPhase
+        yield phase(name=name, state=snapshot_pb2.PHASE_STATE_STARTED)
+        begun = time.monotonic_ns()
+        try:
+            detail = step()
+        except (AetherlessError, SandboxError) as error:
+            failed = phase(name=name, state=snapshot_pb2.PHASE_STATE_FAILED)
+            failure = self._typed(error)
+            failed.detail = failure.message
+            failed.duration.FromNanoseconds(time.monotonic_ns() - begun)
+            yield failed
+            raise failure from error
+        done = phase(name=name, state=snapshot_pb2.PHASE_STATE_DONE, detail=detail)
+        done.duration.FromNanoseconds(time.monotonic_ns() - begun)
+        self._done.append(done)
+        log.info("phase", snapshot=self.snapshot_id, phase=name, detail=detail)
+        yield done
+
+    def _typed(self, error: AetherlessError | SandboxError) -> AetherlessError:
+        """Return an error of the contract for one of the sandbox."""
+        if isinstance(error, AetherlessError):
+            return error
+        return errors.sandbox_failed(self.golden.sandbox.instance_id, error.detail)
+
+    # Steps
+
+    def _start(self) -> str:
+        """Start the handler; its readiness timeout begins."""
+        program, workload = self.golden.program, self.golden.workload
+        self._log_offset = self.workshop.logs.size(workload.function_id)
+        self._deadline = time.monotonic() + workload.timeout.ToNanoseconds() / 1e9
+        sandbox = self.golden.sandbox
+        sandbox.open_handler_socket()
+        try:
+            self.root_pid = sandbox.spawn(program.command, program.environment, program.folder)
+        except SandboxError as error:
+            if not error.errno:
+                raise
+            raise errors.handler_not_executable(
+                workload.handler_path, os.strerror(error.errno)
+            ) from error
+        return f"{' '.join(program.command)}, process {self.root_pid} of the sandbox"
+
+    def _ready(self) -> str:
+        """Wait until somebody in the sandbox listens on the port."""
+        port = self.golden.workload.trigger_port
+        with netns.TcpTable(self.golden.sandbox.netns_path) as table:
+            while not (found := table.listeners(port)):
+                self._check_alive()
+                if time.monotonic() >= self._deadline:
+                    raise errors.ready_timeout(
+                        self.golden.workload.function_id, port, self._timeout_ms, self._log_tail()
+                    )
+                time.sleep(_POLL_SECONDS)
+        self._listeners = found
+        return f"listens on {', '.join(sorted({_where(one) for one in found}))}"
+
+    def _warm_up(self) -> str:
+        """Get the first answer, and look again who listens."""
+        workload = self.golden.workload
+        path = self.golden.sandbox.netns_path
+        try:
+            said = warmup.warm_up(
+                path, self._listeners[0], workload.warmup, self._deadline, self._check_alive
+            )
+        except warmup.NoAnswerError as error:
+            raise errors.warmup_failed(
+                workload.function_id,
+                workload.trigger_port,
+                str(error),
+                self._timeout_ms,
+                self._log_tail(),
+            ) from error
+        with netns.TcpTable(path) as table:
+            self._listeners = table.listeners(workload.trigger_port) or self._listeners
+        return said
+
+    def _quiesce(self) -> str:
+        """Leave nothing that ties the tree to the outside, or to our warm-up."""
+        port = self.golden.workload.trigger_port
+        sandbox = self.golden.sandbox
+        sandbox.close_handler_socket()
+        until = time.monotonic() + _QUIET_SECONDS
+        with netns.TcpTable(sandbox.netns_path) as table:
+            while table.connections(port) and time.monotonic() < until:
+                time.sleep(_POLL_SECONDS)
+        ended = sandbox.quiesce(port)
+        self._check_alive()
+        return f"ended {ended.inbound} inbound and {ended.outbound} outbound connections"
+
+    def _dump(self) -> str:
+        """Checkpoint the tree; it stays stopped."""
+        for attempt in range(1, _DUMP_TRIES + 1):
+            answer, text = self._dump_once()
+            if answer.success:
+                size = images.resident_bytes(self._staging / IMAGES)
+                return f"{size >> 10} KiB of memory"
+            if attempt < _DUMP_TRIES and "in-flight" in text:
+                continue
+            break
+        raise criu.refusal(self.golden.workload.function_id, text, answer.words)
+
+    def _dump_once(self) -> tuple[criu.Answer, str]:
+        """Have a host-assisted CRIU dump the tree; returns its answer and its log."""
+        staging = self.workshop.store.begin(self.snapshot_id)
+        images_fd = os.open(staging / IMAGES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        binary_fd = os.open(self.workshop.criu_binary, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            answer = self._ask_criu(binary_fd, images_fd)
+        finally:
+            os.close(binary_fd)
+            os.close(images_fd)
+        written = staging / IMAGES / criu.LOG_FILE
+        text = written.read_text(errors="replace") if written.exists() else ""
+        written.unlink(missing_ok=True)
+        return answer, text
+
+    def _ask_criu(self, binary_fd: int, images_fd: int) -> criu.Answer:
+        """Start CRIU, send the dump's request, and see CRIU end."""
+        process, connection = self.golden.sandbox.spawn_host_criu(binary_fd, [images_fd])
+        with process, connection:
+            try:
+                request = criu.dump_request(self.root_pid, images_fd)
+                return criu.exchange(connection, request, criu.DUMP_TIMEOUT)
+            except (TimeoutError, EOFError) as error:
+                return criu.Answer(success=False, errno=0, words=str(error))
+            finally:
+                connection.close()
+                _end(process)
+
+    def _copy_files(self) -> str:
+        """Copy the golden's writable trees while it is stopped, then end it."""
+        copied = 0
+        for tree in self.golden.trees:
+            target = self._staging / LAYERS / tree.tag
+            copied += _copy_layer(self.golden.sandbox.layer(tree.tag), target)
+        self._end_tree()
+        return f"{copied >> 10} KiB in {len(self.golden.trees)} trees"
+
+    def _images(self) -> str:
+        """Prepare the images for restores from inside a sandbox."""
+        folder = self._staging / IMAGES
+        raised = images.raise_backlogs(folder)
+        images.adopt_user_namespace(folder, self.root_pid)
+        return f"raised the backlog of {raised} listeners to {images.MIN_BACKLOG}"
+
+    def _manifest(self) -> str:
+        """Write down what the snapshot is and what each file holds."""
+        folder = self._staging / IMAGES
+        workload = self.golden.workload
+        snapshot = snapshot_pb2.Snapshot(
+            name=f"snapshots/{self.snapshot_id}",
+            function_id=workload.function_id,
+            revision=workload.revision,
+            resident_bytes=images.resident_bytes(folder),
+            listen_families=netns.families(self._listeners),
+            criu_version=self.workshop.fingerprint.criu,
+            kernel_release=self.workshop.fingerprint.kernel,
+            phases=self._done,
+        )
+        snapshot.create_time.GetCurrentTime()
+        for process in images.process_tree(folder):
+            snapshot.processes.add(
+                pid=process.pid,
+                parent_pid=process.parent_pid,
+                command=process.command,
+                threads=process.threads,
+            )
+        self.manifest = self.workshop.store.seal(
+            self.snapshot_id,
+            Manifest(
+                snapshot=snapshot,
+                workload=workload,
+                program=self.golden.program,
+                root_pid=self.root_pid,
+                fingerprint=self.workshop.fingerprint,
+                trees={tree.tag: tree.target for tree in self.golden.trees},
+                mapped_files=tuple(images.mapped_files(folder)),
+            ),
+        )
+        processes = len(snapshot.processes)
+        return f"{processes} processes, {len(self.manifest.files)} files hashed"
+
+    def _publish(self) -> str:
+        """Make the snapshot visible by one rename."""
+        self.workshop.store.publish(self.snapshot_id)
+        return f"snapshots/{self.snapshot_id}"
+
+    # Helpers
+
+    @property
+    def _staging(self) -> Path:
+        return self.workshop.store.staging(self.snapshot_id)
+
+    @property
+    def _timeout_ms(self) -> int:
+        return self.golden.workload.timeout.ToMilliseconds()
+
+    def _end_tree(self) -> None:
+        """End the golden's processes; a sandbox that is gone has none."""
+        try:
+            self.golden.sandbox.kill_tree()
+        except SandboxError as error:
+            log.warning("golden not ended", snapshot=self.snapshot_id, error=str(error))
+
+    def _check_alive(self) -> None:
+        """Raise HANDLER_EXITED or MEMORY_LIMIT_EXCEEDED when the root process has ended."""
+        if not self.golden.exited.is_set():
+            return
+        workload = self.golden.workload
+        ended = self.golden.exit()
+        if ended is not None and ended.out_of_memory:
+            raise errors.memory_limit_exceeded(workload.function_id, workload.memory_limit_bytes)
+        raise errors.handler_exited(workload.function_id, describe_exit(ended), self._log_tail())
+
+    def _log_tail(self) -> str:
+        """Return the last lines that this start of the handler wrote."""
+        written = self.workshop.logs.since(self.golden.workload.function_id, self._log_offset)
+        return "\n".join(written.decode(errors="replace").splitlines()[-_LOG_LINES:])
+
+
+def describe_exit(ended: RootExited | None) -> str:
+    """Return how a process ended, in words."""
+    if ended is None:
+        return "its sandbox"
+    if ended.signal:
+        return signal.Signals(ended.signal).name
+    return f"status {ended.code}"
+
+
+def _where(listener: netns.TcpSocket) -> str:
+    """Return a listener's address and port as text."""
+    host = f"[{listener.local}]" if listener.local.version == 6 else str(listener.local)  # noqa: PLR2004
+    return f"{host}:{listener.local_port}"
+
+
+def _copy_layer(source: Path, target: Path) -> int:
+    """Copy one tree's upper layer, its top folder's owner and mode included; returns the bytes."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    target.mkdir(mode=0o700)
+    reader = os.open(source, flags)
+    try:
+        writer = os.open(target, flags)
+        try:
+            copied = files.copy_tree(reader, writer, lambda status: (status.st_uid, status.st_gid))
+            status = os.fstat(reader)
+            os.fchown(writer, status.st_uid, status.st_gid)
+            os.fchmod(writer, status.st_mode & 0o7777)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
+    return copied
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """See a CRIU end whose connection was closed; kill it when it does not.
+
+    SAFETY: ``process`` is our own unreaped child, so its pid is above 1 and can't be another's.
+    """
+    try:
+        process.wait(timeout=_CRIU_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=_CRIU_END_SECONDS)

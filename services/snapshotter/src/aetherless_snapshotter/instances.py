@@ -1,0 +1,451 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All instances of one orchestrator: made, adopted after a restart, driven, watched, deleted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from aetherless.snapshotter.v1 import instance_pb2
+from aetherless_common.watch import Broadcaster
+from aetherless_snapshotter import commands, errors, processes
+from aetherless_snapshotter.description import Description
+from aetherless_snapshotter.golden import Golden, SnapshotRun
+from aetherless_snapshotter.instance import (
+    ARMED,
+    CREATED,
+    ENDED,
+    RESTORING,
+    RUNNING,
+    Instance,
+    last_part,
+    state_name,
+)
+from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_folder
+from aetherless_snapshotter.sandbox_errors import (
+    SandboxError,
+    SandboxGoneError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aetherless.snapshotter.v1 import snapshot_pb2
+    from aetherless_snapshotter.builder import Builder, Built
+    from aetherless_snapshotter.sandbox_events import Event
+    from aetherless_snapshotter.store import Manifest
+
+log = structlog.get_logger()
+_SETTLE_SECONDS = 5.0
+_RETRY_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of an instance, as watchers get it."""
+
+    instance: instance_pb2.Instance
+    wake: instance_pb2.Wake | None = None
+
+
+@dataclass
+class _Live:
+    """An instance with the sandbox it lives in, and what the sandbox was made from."""
+
+    instance: Instance
+    sandbox: Sandbox
+    endpoint: Endpoint | None = None
+    built: Built | None = None
+
+
+class Instances:
+    """The instances by id. One call at a time works on an instance; a second one is refused.
+
+    Attributes:
+        changes: what watchers subscribe to.
+    """
+
+    def __init__(self, folder: Path, cgroup: str, builder: Builder) -> None:
+        self.changes: Broadcaster[Change] = Broadcaster()
+        self._folder = folder
+        self._cgroup = cgroup
+        self._builder = builder
+        self._live: dict[str, _Live] = {}
+        self._making: set[str] = set()
+        self._lock = threading.Lock()
+
+    # Reading
+
+    def get(self, instance_id: str) -> Instance:
+        """Return an instance.
+
+        Raises:
+            NotFound: INSTANCE_NOT_FOUND.
+        """
+        return self._find(instance_id).instance
+
+    def all(self) -> list[Instance]:
+        """Return all instances, by id."""
+        with self._lock:
+            return [live.instance for _, live in sorted(self._live.items())]
+
+    def users_of(self, snapshot_id: str) -> list[str]:
+        """Return the ids of the instances that restore a snapshot."""
+        name = f"snapshots/{snapshot_id}"
+        return [one.instance_id for one in self.all() if one.snapshot == name]
+
+    # The life of an instance
+
+    def adopt_all(self) -> None:
+        """Take up the clones that live, and remove goldens and what is left of the dead."""
+        if not self._folder.is_dir():
+            return
+        for folder in sorted(self._folder.iterdir()):
+            try:
+                description = Description.read(folder)
+            except (OSError, ValueError) as error:
+                log.warning("instance never complete", instance=folder.name, error=str(error))
+                delete_folder(folder, self._cgroup)
+                continue
+            if description.role == instance_pb2.INSTANCE_ROLE_GOLDEN:
+                log.info("removed golden of an earlier process", instance=folder.name)
+                delete_folder(folder, self._cgroup)
+            else:
+                self._adopt(folder, description)
+
+    def create(
+        self,
+        instance_id: str,
+        workload: instance_pb2.Workload,
+        role: instance_pb2.InstanceRole.ValueType,
+        snapshot: str,
+    ) -> Instance:
+        """Make a sandbox; one that exists with the same id and content is returned as it is.
+
+        One that has ended is replaced.
+
+        Raises:
+            AetherlessError: INSTANCE_EXISTS, SANDBOX_FAILED, and what the workload is refused for.
+        """
+        with self._making_of(instance_id):
+            live = self._live.get(instance_id)
+            if live is not None and live.instance.state != ENDED:
+                known = live.instance
+                if (known.workload, known.role, known.snapshot) != (workload, role, snapshot):
+                    raise errors.instance_exists(instance_id)
+                return known
+            if live is not None:
+                self._remove(live)
+            return self._make(instance_id, workload, role, snapshot)
+
+    def arm(self, instance_id: str, endpoint: Endpoint) -> Instance:
+        """Have the sandbox hold first packets, after the snapshot was checked.
+
+        Raises:
+            AetherlessError: SNAPSHOT_CORRUPT, SNAPSHOT_INCOMPATIBLE, INVALID_STATE_TRANSITION.
+        """
+        with self._working_on(instance_id) as live:
+            instance = live.instance
+            if instance.is_golden or instance.state == ENDED:
+                raise errors.invalid_state_transition(
+                    instance_id, state_name(instance.state), "ARMED"
+                )
+            self._builder.store.check(last_part(instance.snapshot))
+            if instance.state != CREATED and live.endpoint == endpoint:
+                return instance
+            self._arm(live, endpoint)
+            return instance
+
+    def wake(self, instance_id: str) -> Instance:
+        """Restore an armed instance now; one that runs is left alone.
+
+        Raises:
+            AetherlessError: RESTORE_FAILED, RESTORE_LATENCY_VIOLATION, MEMORY_LIMIT_EXCEEDED,
+                INVALID_STATE_TRANSITION.
+        """
+        with self._working_on(instance_id) as live:
+            instance = live.instance
+            commands.wake(instance, live.sandbox)
+            return instance
+
+    def evict(self, instance_id: str, patience: float) -> Instance:
+        """End the restored tree and arm again, once nothing is in flight.
+
+        Raises:
+            AetherlessError: REQUEST_IN_FLIGHT after ``patience`` seconds,
+                INVALID_STATE_TRANSITION.
+        """
+        with self._working_on(instance_id) as live:
+            instance = live.instance
+            commands.evict(instance, live.sandbox, patience)
+            return instance
+
+    def delete(self, instance_id: str) -> None:
+        """End a sandbox and all in it.
+
+        Raises:
+            NotFound: INSTANCE_NOT_FOUND.
+        """
+        with self._working_on(instance_id) as live:
+            self._remove(live)
+        workload = live.instance.workload
+        self.release(workload.function_id, workload.revision)
+
+    def snapshot(
+        self, instance_id: str, snapshot_id: str
+    ) -> Iterator[snapshot_pb2.SnapshotPhase | Manifest]:
+        """Start a golden's program, checkpoint it, and end it; yields phases, then the manifest.
+
+        A complete snapshot of that id made from the same workload is returned at once.
+
+        Raises:
+            AetherlessError: whatever a step fails with.
+        """
+        with self._working_on(instance_id) as live:
+            done = self._existing(snapshot_id, live.instance.workload)
+            if done is not None:
+                yield done
+                return
+            run = SnapshotRun(snapshot_id, self._golden(live), self._builder.workshop)
+            self._change(live.instance, live.instance.become_started)
+            try:
+                yield from run.phases()
+            finally:
+                self._change(live.instance, lambda: _end_golden(live.instance, snapshot_id))
+            if run.manifest is not None:
+                yield run.manifest
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Remove a snapshot that no instance restores.
+
+        Raises:
+            NotFound: SNAPSHOT_NOT_FOUND.
+            Aborted: OPERATION_IN_PROGRESS, an instance uses it.
+        """
+        manifest = self._builder.store.manifest(snapshot_id)
+        for user in self.users_of(snapshot_id):
+            raise errors.snapshot_in_use(snapshot_id, user)
+        self._builder.store.delete(snapshot_id)
+        self.release(manifest.workload.function_id, manifest.workload.revision)
+
+    def release(self, function_id: str, revision: int) -> None:
+        """Remove a revision's files when neither an instance nor a snapshot needs them."""
+        self._builder.release(function_id, revision, [one.workload for one in self.all()])
+
+    def close(self) -> None:
+        """Let go of all sandboxes without ending them, and end all watches."""
+        self.changes.close()
+        with self._lock:
+            for live in self._live.values():
+                live.sandbox.close()
+            self._live.clear()
+
+    def message(self, instance: Instance) -> instance_pb2.Instance:
+        """Return an instance with what only the kernel knows: process ids and memory."""
+        message = self._with_root(instance)
+        if message.state in (ARMED, RESTORING, RUNNING) and message.init_pid > 1:
+            used = processes.memory(message.init_pid)
+            message.unique_memory_bytes = used.unique
+            message.shared_memory_bytes = used.shared
+        return message
+
+    # Helpers
+
+    def _make(
+        self,
+        instance_id: str,
+        workload: instance_pb2.Workload,
+        role: instance_pb2.InstanceRole.ValueType,
+        snapshot: str,
+    ) -> Instance:
+        """Make the sandbox of a new instance."""
+        folder = self._folder / instance_id
+        built = self._builder.build(instance_id, workload, last_part(snapshot))
+        instance = Instance(
+            instance_id, workload, role, snapshot, built.program.command, time.time_ns()
+        )
+        delete_folder(folder, self._cgroup)
+        _description(instance).write(folder)
+        try:
+            sandbox = Sandbox.create(built.spec, lambda event: self._on_event(instance, event))
+        except SandboxError as error:
+            delete_folder(folder, self._cgroup)
+            raise errors.sandbox_failed(instance_id, f"{error.step}: {error.detail}") from error
+        try:
+            if snapshot:
+                sandbox.attach_snapshot(self._builder.store.images(last_part(snapshot)))
+        except SandboxError as error:
+            sandbox.delete()
+            raise errors.sandbox_failed(instance_id, f"{error.step}: {error.detail}") from error
+        self._keep(_Live(instance, sandbox, built=built))
+        return instance
+
+    def _adopt(self, folder: Path, description: Description) -> None:
+        """Take up one clone, or remove what is left of it."""
+        instance = Instance(
+            folder.name,
+            description.workload,
+            description.role,
+            description.snapshot,
+            description.command,
+            description.create_time_ns,
+        )
+        early: list[Event] = []
+        adopted = threading.Event()
+
+        def on_event(event: Event) -> None:
+            if adopted.is_set():
+                self._on_event(instance, event)
+            else:
+                early.append(event)
+
+        try:
+            sandbox = Sandbox.adopt(folder, on_event)
+            status, wakes = sandbox.status(), sandbox.wakes_since(0)
+        except SandboxError as error:
+            log.warning("instance did not survive", instance=folder.name, error=str(error))
+            delete_folder(folder, self._cgroup)
+            return
+        instance.adopt(status, wakes, _clock_offset())
+        endpoint = _endpoint(description)
+        self._keep(_Live(instance, sandbox, endpoint))
+        adopted.set()
+        for event in early:
+            self._on_event(instance, event)
+
+    def _keep(self, live: _Live) -> None:
+        """Make an instance visible."""
+        live.instance.netns_path = str(live.sandbox.netns_path)
+        live.instance.init_pid = live.sandbox.init_pid
+        with self._lock:
+            self._live[live.instance.instance_id] = live
+        self.changes.publish(Change(live.instance.message()))
+
+    def _remove(self, live: _Live) -> None:
+        """End a sandbox and forget its instance."""
+        try:
+            live.sandbox.delete()
+        except SandboxGoneError:
+            delete_folder(live.sandbox.folder, self._cgroup)
+        with self._lock:
+            self._live.pop(live.instance.instance_id, None)
+        self._change(live.instance, lambda: live.instance.become_ended("deleted"))
+
+    def _arm(self, live: _Live, endpoint: Endpoint) -> None:
+        """Hand the endpoint and the restore's request to the init."""
+        instance = live.instance
+        commands.arm(instance, live.sandbox, endpoint)
+        live.endpoint = endpoint
+        stored = {**asdict(endpoint), "state_map": str(endpoint.state_map or "")}
+        replace(_description(instance), endpoint=stored).write(live.sandbox.folder)
+
+    def _golden(self, live: _Live) -> Golden:
+        """Return what making a snapshot needs of a golden that was not started yet."""
+        instance = live.instance
+        if not instance.is_golden or instance.state != CREATED or live.built is None:
+            raise errors.invalid_state_transition(
+                instance.instance_id, state_name(instance.state), "STARTED"
+            )
+        return Golden(
+            live.sandbox,
+            instance.workload,
+            live.built.program,
+            live.built.spec.all_trees(),
+            instance.exited,
+            lambda: instance.root_exit,
+        )
+
+    def _existing(self, snapshot_id: str, workload: instance_pb2.Workload) -> Manifest | None:
+        """Return the complete and sound snapshot of that id, when it is of the same workload."""
+        store = self._builder.store
+        if not store.path(snapshot_id).exists():
+            return None
+        manifest = store.check(snapshot_id)
+        return manifest if manifest.workload == workload else None
+
+    def _on_event(self, instance: Instance, event: Event) -> None:
+        """Follow a report of a sandbox and tell the watchers."""
+        with instance.changed:
+            wake = instance.observe(event, _clock_offset())
+            instance.changed.notify_all()
+            self.changes.publish(Change(self._with_root(instance), wake))
+
+    def _change(self, instance: Instance, transition: Callable[[], None]) -> None:
+        """Make a transition of our own and tell the watchers."""
+        with instance.changed:
+            transition()
+            instance.changed.notify_all()
+            self.changes.publish(Change(instance.message()))
+
+    def _with_root(self, instance: Instance) -> instance_pb2.Instance:
+        """Return an instance with its root's process id on this host."""
+        message = instance.message()
+        message.root_pid = processes.host_pid(message.init_pid, message.sandbox_root_pid)
+        return message
+
+    def _find(self, instance_id: str) -> _Live:
+        with self._lock:
+            live = self._live.get(instance_id)
+        if live is None:
+            raise errors.instance_not_found(instance_id)
+        return live
+
+    @contextmanager
+    def _working_on(self, instance_id: str) -> Iterator[_Live]:
+        """Have an instance for one call alone."""
+        live = self._find(instance_id)
+        if not live.instance.busy.acquire(blocking=False):
+            raise errors.operation_in_progress(live.instance.name)
+        try:
+            yield live
+        finally:
+            live.instance.busy.release()
+
+    @contextmanager
+    def _making_of(self, instance_id: str) -> Iterator[None]:
+        """Have an id for one making alone."""
+        with self._lock:
+            if instance_id in self._making:
+                raise errors.operation_in_progress(f"instances/{instance_id}")
+            self._making.add(instance_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._making.discard(instance_id)
+
+
+def _end_golden(instance: Instance, snapshot_id: str) -> None:
+    """A golden is used once."""
+    instance.become_ended(f"checkpointed for snapshots/{snapshot_id}")
+
+
+def _description(instance: Instance) -> Description:
+    """Return what is written down about an instance that is not armed."""
+    return Description(
+        instance.workload,
+        instance.role,
+        instance.snapshot,
+        instance.command,
+        instance.create_time_ns,
+    )
+
+
+def _endpoint(description: Description) -> Endpoint | None:
+    """Return the endpoint that a description remembers."""
+    if description.endpoint is None:
+        return None
+    known = dict(description.endpoint)
+    state_map = known.pop("state_map")
+    return Endpoint(state_map=Path(state_map) if state_map else None, **known)
+
+
+def _clock_offset() -> int:
+    """Return the realtime clock minus the monotonic one, in nanoseconds."""
+    return time.time_ns() - time.monotonic_ns()

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of a sandbox as the host sees them, and the memory they use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROC = Path("/proc")
+_KB = 1024
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of resident memory: of these processes alone, and mapped by others as well."""
+
+    unique: int
+    shared: int
+
+    def __add__(self, other: Memory) -> Memory:
+        return Memory(self.unique + other.unique, self.shared + other.shared)
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of all threads of ``pid``; none when it is gone."""
+    found: list[int] = []
+    for path in PROC.glob(f"{pid}/task/*/children"):
+        try:
+            found += [int(word) for word in path.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def tree(pid: int) -> Iterator[int]:
+    """Yield ``pid`` and all its descendants."""
+    waiting = [pid]
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        waiting += children(pid)
+
+
+def host_pid(init_pid: int, sandbox_pid: int) -> int:
+    """Return the host's id of the init's child with the id ``sandbox_pid`` inside; 0 when none."""
+    if sandbox_pid <= 1:
+        return 0
+    return next((pid for pid in children(init_pid) if _inner_pid(pid) == sandbox_pid), 0)
+
+
+def _inner_pid(pid: int) -> int:
+    """Return a process's id in its own pid namespace; 0 when it is gone."""
+    try:
+        status = (PROC / str(pid) / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    line = next((row for row in status.splitlines() if row.startswith("NSpid:")), "NSpid: 0")
+    return int(line.split()[-1])
+
+
+def memory(pid: int) -> Memory:
+    """Return the memory of ``pid`` and its descendants (smaps_rollup of proc(5))."""
+    return sum((_rollup(member) for member in tree(pid)), Memory(0, 0))
+
+
+def _rollup(pid: int) -> Memory:
+    """Return one process's memory; nothing when it is gone."""
+    try:
+        text = (PROC / str(pid) / "smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return Memory(0, 0)
+    sizes: dict[str, int] = {}
+    for line in text.splitlines()[1:]:
+        key, value, *_ = line.split()
+        sizes[key.rstrip(":")] = int(value) * _KB
+    unique = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
+    shared = sizes.get("Shared_Clean", 0) + sizes.get("Shared_Dirty", 0)
+    return Memory(unique, shared)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: N802, ARG002  # RPCs are named by the contract, and gRPC gives each a context
+"""The gRPC face of the snapshotter: decode, one call of the domain, encode."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
+from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
+from aetherless.snapshotter.v1 import snapshotter_service_pb2_grpc as pb_grpc
+from aetherless_common.pagination import paginate
+from aetherless_snapshotter import errors, workload
+from aetherless_snapshotter.sandbox import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import grpc
+
+    from aetherless_snapshotter.hostcheck import HostChecks
+    from aetherless_snapshotter.instances import Instances
+    from aetherless_snapshotter.logs import Logs
+    from aetherless_snapshotter.store import SnapshotStore
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
+_PATIENCE_SECONDS = 5.0
+_LOG_LINES = 100
+
+
+class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
+    """Implements ``aetherless.snapshotter.v1.SnapshotterService``."""
+
+    def __init__(
+        self, instances: Instances, store: SnapshotStore, logs: Logs, checks: HostChecks
+    ) -> None:
+        self._instances = instances
+        self._store = store
+        self._logs = logs
+        self._checks = checks
+
+    def CheckHost(
+        self, request: pb.CheckHostRequest, context: grpc.ServicerContext
+    ) -> pb.CheckHostResponse:
+        """Check what a checkpoint and a restore need of this host."""
+        return pb.CheckHostResponse(checks=self._checks.run(force=request.force))
+
+    def CreateInstance(
+        self, request: pb.CreateInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.CreateInstanceResponse:
+        """Make a sandbox."""
+        golden = request.role == instance_pb2.INSTANCE_ROLE_GOLDEN
+        if not golden and request.role != instance_pb2.INSTANCE_ROLE_CLONE:
+            raise errors.invalid_argument("role", "must be GOLDEN or CLONE")
+        if golden == bool(request.snapshot):
+            problem = "must be empty for a golden and set for a clone"
+            raise errors.invalid_argument("snapshot", problem)
+        if not golden:
+            _id_of("snapshot", request.snapshot, "snapshots")
+        workload.validate(request.workload)
+        instance = self._instances.create(
+            _id("instance_id", request.instance_id),
+            request.workload,
+            request.role,
+            request.snapshot,
+        )
+        return pb.CreateInstanceResponse(instance=self._instances.message(instance))
+
+    def CreateSnapshot(
+        self, request: pb.CreateSnapshotRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.CreateSnapshotResponse]:
+        """Start a golden, checkpoint it, and tell of each phase."""
+        instance_id = _id_of("instance", request.instance, "instances")
+        snapshot_id = _id("snapshot_id", request.snapshot_id)
+        for item in self._instances.snapshot(instance_id, snapshot_id):
+            if isinstance(item, snapshot_pb2.SnapshotPhase):
+                yield pb.CreateSnapshotResponse(phase=item)
+            else:
+                yield pb.CreateSnapshotResponse(snapshot=item.snapshot)
+
+    def GetSnapshot(
+        self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.GetSnapshotResponse:
+        """Return one snapshot."""
+        manifest = self._store.manifest(_id_of("name", request.name, "snapshots"))
+        return pb.GetSnapshotResponse(snapshot=manifest.snapshot)
+
+    def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: grpc.ServicerContext
+    ) -> pb.ListSnapshotsResponse:
+        """List the complete snapshots."""
+        wanted = [
+            manifest.snapshot
+            for manifest in self._store.manifests()
+            if request.function_id in ("", manifest.snapshot.function_id)
+        ]
+        page, token = paginate(wanted, lambda one: one.name, request.page_size, request.page_token)
+        return pb.ListSnapshotsResponse(snapshots=page, next_page_token=token)
+
+    def DeleteSnapshot(
+        self, request: pb.DeleteSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteSnapshotResponse:
+        """Delete a snapshot that no instance uses."""
+        self._instances.delete_snapshot(_id_of("name", request.name, "snapshots"))
+        return pb.DeleteSnapshotResponse()
+
+    def ArmInstance(
+        self, request: pb.ArmInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.ArmInstanceResponse:
+        """Hand a sandbox its endpoint and have it hold first packets."""
+        if not request.host_link:
+            raise errors.invalid_argument("host_link", "must be set")
+        endpoint = Endpoint(
+            host_link=request.host_link,
+            state_map=Path(request.state_map_path) if request.state_map_path else None,
+            slot=request.state_map_slot,
+            inner_ipv4=request.inner_ipv4,
+            inner_ipv6=request.inner_ipv6,
+        )
+        instance = self._instances.arm(_id_of("name", request.name, "instances"), endpoint)
+        return pb.ArmInstanceResponse(instance=self._instances.message(instance))
+
+    def WakeInstance(
+        self, request: pb.WakeInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.WakeInstanceResponse:
+        """Restore an armed instance without a packet."""
+        instance = self._instances.wake(_id_of("name", request.name, "instances"))
+        return pb.WakeInstanceResponse(instance=self._instances.message(instance))
+
+    def EvictInstance(
+        self, request: pb.EvictInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.EvictInstanceResponse:
+        """End the tree of a running instance and arm it again."""
+        patience = request.patience.ToNanoseconds() / 1e9 or _PATIENCE_SECONDS
+        if patience < 0:
+            raise errors.invalid_argument("patience", "must not be negative")
+        instance_id = _id_of("name", request.name, "instances")
+        instance = self._instances.evict(instance_id, patience)
+        return pb.EvictInstanceResponse(instance=self._instances.message(instance))
+
+    def DeleteInstance(
+        self, request: pb.DeleteInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteInstanceResponse:
+        """End a sandbox and all in it."""
+        self._instances.delete(_id_of("name", request.name, "instances"))
+        return pb.DeleteInstanceResponse()
+
+    def ListInstances(
+        self, request: pb.ListInstancesRequest, context: grpc.ServicerContext
+    ) -> pb.ListInstancesResponse:
+        """List the instances."""
+        wanted = [
+            one
+            for one in self._instances.all()
+            if request.function_id in ("", one.workload.function_id)
+        ]
+        page, token = paginate(
+            wanted, lambda one: one.instance_id, request.page_size, request.page_token
+        )
+        messages = [self._instances.message(one) for one in page]
+        return pb.ListInstancesResponse(instances=messages, next_page_token=token)
+
+    def WatchInstances(
+        self, request: pb.WatchInstancesRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchInstancesResponse]:
+        """Tell the present state, then each change and each wake."""
+        wanted = request.function_id
+        with self._instances.changes.subscribe() as subscription:
+            context.add_callback(subscription.close)
+            for instance in self._instances.all():
+                if wanted in ("", instance.workload.function_id):
+                    yield pb.WatchInstancesResponse(instance=self._instances.message(instance))
+            yield pb.WatchInstancesResponse(synced=True)
+            for change in subscription:
+                if wanted in ("", change.instance.workload.function_id):
+                    yield pb.WatchInstancesResponse(instance=change.instance, wake=change.wake)
+
+    def TailLogs(
+        self, request: pb.TailLogsRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.TailLogsResponse]:
+        """Stream what a function wrote."""
+        lines = request.lines or _LOG_LINES
+        blocks = self._logs.tail(
+            _id("function_id", request.function_id),
+            lines,
+            follow=request.follow,
+            alive=context.is_active,
+        )
+        for block in blocks:
+            yield pb.TailLogsResponse(data=block)
+
+
+def _id(field: str, value: str) -> str:
+    """Return an id that may become part of a path.
+
+    Raises:
+        InvalidArgument: INVALID_ARGUMENT.
+    """
+    if not _ID.match(value):
+        raise errors.invalid_argument(field, "must be 1 to 100 characters of a-z A-Z 0-9 _ -")
+    return value
+
+
+def _id_of(field: str, name: str, collection: str) -> str:
+    """Return the id in a resource name of ``collection``.
+
+    Raises:
+        InvalidArgument: INVALID_ARGUMENT.
+    """
+    prefix, _, rest = name.partition("/")
+    if prefix != collection or not _ID.match(rest):
+        raise errors.invalid_argument(field, f'must be "{collection}/" and an id, is {name!r}')
+    return rest
