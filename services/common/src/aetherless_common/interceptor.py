@@ -107,6 +107,7 @@ class _Call:
         metadata = dict(context.invocation_metadata())
         callcontext.begin(default_s if unlimited else left, str(metadata.get("traceparent", "")))
         self._begun = time.monotonic()
+        self._reads = name.startswith(("Get", "List"))
         self._log = log.bind(rpc=name)
         if unlimited and default_s is not None:
             self._log = self._log.bind(default_deadline_s=default_s)
@@ -114,8 +115,9 @@ class _Call:
             self._log = self._log.bind(traceparent=callcontext.traceparent.get())
 
     def done(self) -> None:
-        """Log a call that was answered."""
-        self._log.info("served", code="OK", ms=self._elapsed_ms())
+        """Log a call that was answered; reads are polled, so they are debug lines."""
+        say = self._log.debug if self._reads else self._log.info
+        say("served", code="OK", ms=self._elapsed_ms())
 
     def failed(self, error: Exception) -> errors.AetherlessError:
         """Log a call that failed; return the error that the client gets."""

@@ -203,14 +203,18 @@ def find_prefix(environment: Mapping[str, str] = os.environ, stored: str = "") -
     return next((path for path in beside if path.is_dir()), SYSTEM_PREFIX)
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a small file so that a reader, or a crash, meets the old text or the new one."""
+def write_atomically(path: Path, text: str, mode: int = 0o600, *, sync: bool = True) -> None:
+    """Write a small file so that a reader meets the old text or the new one.
+
+    With ``sync`` that holds after a crash of the host too.
+    """
     scratch = path.with_name(f".{path.name}.new")
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     scratch.rename(path)
 
 

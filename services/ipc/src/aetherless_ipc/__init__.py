@@ -1,4 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IPC service: shared-memory channels between functions."""
-
-from __future__ import annotations
+"""The ipc service: regions of shared memory, and who may attach to them."""
