@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's arithmetic and its tables, from results made by hand."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+
+from bench.report import BEGIN, END, replaced, tables  # noqa: E402
+from bench.samples import Spread, Summary, percentile  # noqa: E402
+from bench.throughput import summary  # noqa: E402
+
+
+def results(wake_ms: float, ratio: float) -> dict[str, object]:
+    """Return results as a run would give, with one wake time and one keep-alive ratio."""
+    series = asdict(Summary.of([wake_ms] * 3))
+    wakes: dict[str, object] = dict.fromkeys(("restore", "fresh_start", "criu_command"), series)
+    wakes |= {"wake": series, "request": asdict(Summary.of([0.2])), "retransmissions": 0}
+    round_of = {"per_second": 1000.0, "p99_ms": 1.0}
+    ours = {"per_second": 1000.0 * ratio, "p99_ms": 1.0}
+    found = {"plain-keep": [round_of], "trigger-keep": [ours]}
+    found |= {"plain-new": [round_of], "trigger-new": [ours]}
+    host = dict.fromkeys(("date", "processors", "model", "memory_gib", "kernel"), "x")
+    host |= dict.fromkeys(("criu", "python", "commit"), "x")
+    commands = {"help": series, "list": series}
+    throughput = {"hello": summary(found), "go": summary(found)}
+    return {"host": host, "wakes": wakes, "commands": commands, "throughput": throughput}
+
+
+def test_percentiles_are_nearest_rank() -> None:
+    """The value at or below which the share lies is one of the samples."""
+    assert percentile(list(range(1, 101)), 0.99) == 99
+    assert percentile([3.0], 0.5) == 3.0
+    assert Summary.of([1.0, 2.0, 9.0]).p50 == 2.0
+    assert Spread.of([0.8, 0.9, 1.0]) == Spread(0.9, 0.8, 1.0)
+
+
+def test_no_samples_is_an_error() -> None:
+    """A series that was not measured is not summarised as something."""
+    with pytest.raises(ValueError, match="no samples"):
+        Summary.of([])
+
+
+@pytest.mark.parametrize(
+    ("wake_ms", "ratio", "broken"), [(12.0, 0.9, 0), (17.0, 0.9, 1), (12.0, 0.8, 1)]
+)
+def test_a_broken_promise_is_shown(wake_ms: float, ratio: float, broken: int) -> None:
+    """A limit that is not kept says no."""
+    assert tables(results(wake_ms, ratio)).count("**no**") == broken
+
+
+def test_only_the_marked_part_is_replaced() -> None:
+    """The prose around the tables stays; a document without markers is an error."""
+    text = replaced(f"before\n{BEGIN}\nstale\n{END}\nafter\n", results(12.0, 0.9))
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "stale" not in text
+    with pytest.raises(ValueError, match="no <!--"):
+        replaced("nothing", results(12.0, 0.9))
