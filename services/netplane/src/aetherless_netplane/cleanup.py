@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removes all that the netplane owns on the host, whether or not anything lives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from aetherless_common.errors import AetherlessError
+from aetherless_netplane import bpffs, firewall, hostnet, links
+from aetherless_netplane.hostchanges import HostChanges
+from aetherless_netplane.netlink import IPRoute
+from aetherless_netplane.records import FILE
+
+if TYPE_CHECKING:
+    from aetherless_common.settings import Settings
+
+log = structlog.get_logger()
+
+
+def cleanup(settings: Settings) -> None:
+    """Remove pins, links, nftables table, routes, sysctl changes and files, found by name.
+
+    A step that fails does not keep the others from being taken.
+
+    Raises:
+        AetherlessError: the first failure.
+    """
+    failures = []
+    for step in (_pins, _links, _table, _range, _sysctls, _files):
+        try:
+            step(settings)
+        except AetherlessError as error:
+            log.warning("cleanup step failed", step=step.__name__, error=error.message)
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _pins(settings: Settings) -> None:
+    bpffs.unmount(settings.bpf_dir)
+
+
+def _links(settings: Settings) -> None:
+    with IPRoute() as ipr:
+        for ifindex in links.ours(settings.link_name(0)[:-1]).values():
+            links.delete(ipr, ifindex)
+
+
+def _table(settings: Settings) -> None:
+    firewall.remove(settings.nft_table)
+
+
+def _range(settings: Settings) -> None:
+    hostnet.release(settings.orchestrator_id)
+
+
+def _sysctls(settings: Settings) -> None:
+    changes = HostChanges(settings.host_changes_path)
+    changes.release_all_ports()
+    others = firewall.others_enabled_forwarding(settings.nft_table)
+    changes.restore_forwarding(others_enabled=others)
+
+
+def _files(settings: Settings) -> None:
+    (settings.runtime_dir / FILE).unlink(missing_ok=True)
