@@ -32,7 +32,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_KERNEL_FEATURE_MISSING: _ErrorReason.ValueType  # 3
     """FAILED_PRECONDITION: the kernel lacks something. Metadata: feature, remedy."""
     ERROR_REASON_BPF_LOAD_FAILED: _ErrorReason.ValueType  # 4
-    """FAILED_PRECONDITION: a BPF object was refused. Metadata: object, log (the verifier's words), remedy."""
+    """FAILED_PRECONDITION: a BPF object was refused. Metadata: object, errno, log (the verifier's words), remedy."""
     ERROR_REASON_BPF_ATTACH_FAILED: _ErrorReason.ValueType  # 5
     """FAILED_PRECONDITION: a BPF program could not be attached. Metadata: program, target, errno."""
     ERROR_REASON_BPF_MAP_FULL: _ErrorReason.ValueType  # 6
@@ -68,7 +68,7 @@ ERROR_REASON_INVALID_ARGUMENT: ErrorReason.ValueType  # 2
 ERROR_REASON_KERNEL_FEATURE_MISSING: ErrorReason.ValueType  # 3
 """FAILED_PRECONDITION: the kernel lacks something. Metadata: feature, remedy."""
 ERROR_REASON_BPF_LOAD_FAILED: ErrorReason.ValueType  # 4
-"""FAILED_PRECONDITION: a BPF object was refused. Metadata: object, log (the verifier's words), remedy."""
+"""FAILED_PRECONDITION: a BPF object was refused. Metadata: object, errno, log (the verifier's words), remedy."""
 ERROR_REASON_BPF_ATTACH_FAILED: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION: a BPF program could not be attached. Metadata: program, target, errno."""
 ERROR_REASON_BPF_MAP_FULL: ErrorReason.ValueType  # 6
