@@ -68,11 +68,17 @@ def argument(parameter: inspect.Parameter) -> object:
     """Make an argument of a constructor from its annotation."""
     kind = str(parameter.annotation)
     samples: dict[str, object] = {"int": 7, "float": 7.5, "Path": Path("/x"), "str": "sample"}
-    if "OSError" in kind:
-        return OSError(2, "sample")
+    if kind.endswith("Error"):
+        return SampleError(2, "sample")
     if kind.startswith(("Sequence", "list", "tuple", "Iterable")):
         return [errors.Violation("field", "sample") if "Violation" in kind else "sample"]
     return next((value for name, value in samples.items() if name in kind), "sample")
+
+
+class SampleError(OSError):
+    """A cause that some constructors take; ``log`` is what a verifier said."""
+
+    log = "sample"
 
 
 class Call(grpc.RpcError):
