@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes errors.md from the ErrorReason enums and the remedies: ``python docs/errors.py``."""  # noqa: INP001
+"""Writes errors.md from the ErrorReason enums and the remedies: ``python docs/errors.py``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ ENTRY = re.compile(r"// ([A-Z_]+): (.+)\n  ERROR_REASON_([A-Z_]+) = \d+;")
 INTRODUCTION = """\
 # Errors
 
-Every call does what was asked or fails with one of these. On the wire an error is google.rpc.Status with one
-google.rpc.ErrorInfo: `reason` as below, `domain` `<service>.aetherless`, and each changing part of the message in `metadata`.
-`aetherctl` prints reason, message and remedy; with `-o json` the whole error as JSON on standard error.
+Every call does what was asked or fails with one of these. On the wire an error is
+google.rpc.Status with one google.rpc.ErrorInfo: `reason` as below, `domain`
+`<service>.aetherless`, and each changing part of the message in `metadata`. `aetherctl` prints
+reason, message and remedy; with `-o json` the whole error as JSON on standard error.
 
-This page is made by `python docs/errors.py` from `protos/` and the command line's table of remedies.
+This page is made by `python docs/errors.py` from `protos/` and the table of remedies in `cli/`.
 
 ## Exit statuses of `aetherctl`
 
@@ -36,6 +37,8 @@ OWN = {
     "CONFIG_NOT_FOUND": "There is no such configuration file.",
     "NOT_ROOT": "The command needs root.",
     "HOST_NOT_READY": "The host lacks something; each thing is named with its remedy.",
+    "NOT_SET_UP": "What make setup builds is not there.",
+    "FOLDER_IN_USE": "The runtime or state folder holds files that are not an orchestrator's.",
     "MACHINE_ID_MISSING": "The host has no machine id.",
     "KERNEL_FEATURE_MISSING": "The kernel lacks something.",
     "SERVICE_RUNNING": "The service runs already.",

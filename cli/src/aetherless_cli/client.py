@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from aetherless_common.channels import connect
+from aetherless_common.errors import peer_unreachable
 from aetherless_common.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import grpc
+
     from aetherless.netplane.v1.netplane_service_pb2_grpc import NetplaneServiceStub
     from aetherless.registry.v1.function_pb2 import Function
     from aetherless.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -33,14 +35,14 @@ class Mesh:
     @cached_property
     def registry(self) -> RegistryServiceStub:
         """The registry."""
-        from aetherless.registry.v1 import registry_service_pb2_grpc as stubs  # noqa: PLC0415
+        from aetherless.registry.v1 import registry_service_pb2_grpc as stubs
 
         return stubs.RegistryServiceStub(self._connect("registry"))
 
     @cached_property
     def snapshotter(self) -> SnapshotterServiceStub:
         """The snapshotter."""
-        from aetherless.snapshotter.v1 import (  # noqa: PLC0415
+        from aetherless.snapshotter.v1 import (
             snapshotter_service_pb2_grpc as stubs,
         )
 
@@ -49,27 +51,27 @@ class Mesh:
     @cached_property
     def netplane(self) -> NetplaneServiceStub:
         """The netplane."""
-        from aetherless.netplane.v1 import netplane_service_pb2_grpc as stubs  # noqa: PLC0415
+        from aetherless.netplane.v1 import netplane_service_pb2_grpc as stubs
 
         return stubs.NetplaneServiceStub(self._connect("netplane"))
 
     def function(self, function_id: str) -> Function:
         """Return one function as the registry has it."""
-        from aetherless.registry.v1 import registry_service_pb2 as messages  # noqa: PLC0415
+        from aetherless.registry.v1 import registry_service_pb2 as messages
 
         request = messages.GetFunctionRequest(name=function_name(function_id))
         return self.registry.GetFunction(request).function
 
     def functions(self) -> list[Function]:
         """Return all functions, by name."""
-        from aetherless.registry.v1 import registry_service_pb2 as messages  # noqa: PLC0415
+        from aetherless.registry.v1 import registry_service_pb2 as messages
 
         request = messages.ListFunctionsRequest(page_size=PAGE)
         return list(_pages(self.registry.ListFunctions, request, "functions"))
 
     def instances(self, function_id: str) -> list[Instance]:
         """Return the instances of one function, by name."""
-        from aetherless.snapshotter.v1 import snapshotter_service_pb2 as messages  # noqa: PLC0415
+        from aetherless.snapshotter.v1 import snapshotter_service_pb2 as messages
 
         request = messages.ListInstancesRequest(page_size=PAGE, function_id=function_id)
         return list(_pages(self.snapshotter.ListInstances, request, "instances"))
@@ -80,6 +82,10 @@ class Mesh:
             channel.close()
 
     def _connect(self, service: str) -> grpc.Channel:
+        """Return a channel; say in plain words when there is nothing to connect to."""
+        if not self.settings.socket_path(service).exists():
+            cause = f"it has no socket in {self.settings.runtime_dir}"
+            raise peer_unreachable(service, cause)
         channel = connect(self.settings, service)
         self._channels.append(channel)
         return channel

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live output: plain lines, a last line that is rewritten on a terminal, JSON lines for programs."""
+"""Live output: plain lines, a last one that a terminal rewrites, JSON lines for programs."""
 
 from __future__ import annotations
 

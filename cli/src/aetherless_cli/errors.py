@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aetherless_common.errors import (
     Aborted,
@@ -14,6 +13,10 @@ from aetherless_common.errors import (
     NotFound,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 DOMAIN = "cli.aetherless"
 

@@ -10,14 +10,16 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from aetherless_common.errors import AetherlessError, internal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 USAGE = 2
 INTERRUPTED = 130
@@ -57,14 +59,14 @@ class Options:
     verbose: bool = False
 
 
-class LazyGroup(click.Group):
+class LazyGroup(click.Group):  # its methods' arguments are click's
     """Knows its commands by name; imports one when it is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names, in the order of the help text."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
@@ -76,7 +78,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for a misspelt one say which was meant."""
-        import difflib  # noqa: PLC0415 (for mistakes only)
+        import difflib
 
         name = args[0]
         near = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -84,7 +86,7 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command {name!r}. Did you mean {near[0]!r}?")
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by section, without importing them."""
         for section in dict.fromkeys(section for section, _ in COMMANDS.values()):
             with formatter.section(section):
@@ -124,7 +126,8 @@ def cli(ctx: click.Context, config: Path, output: str, *, verbose: bool) -> None
     AETHER_RUNTIME_DIR (default /run/aetherless) and AETHER_STATE_DIR (default
     /var/lib/aetherless) choose the orchestrator; several can run on one host.
     """
-    ctx.obj = Options(config=config, output=output, verbose=verbose)
+    options = ctx.ensure_object(Options)
+    options.config, options.output, options.verbose = config, output, verbose
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -133,12 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(args))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:  # noqa: PLR0911 (one per way to end)
     """Run one command line; return its exit status, with errors printed."""
     options = Options()
     try:
         with cli.make_context("aetherctl", arguments) as ctx:
-            options = ctx.obj or _first_options(ctx)
             ctx.obj = options
             cli.invoke(ctx)
     except click.exceptions.Exit as leave:
@@ -152,18 +154,13 @@ def run(arguments: list[str]) -> int:
         return _pipe_closed()
     except AetherlessError as error:
         return _failed(error, options)
-    except Exception as error:  # noqa: BLE001 (the outermost place: typed, printed, counted as ours)
+    except Exception as error:  # noqa: BLE001 (the outermost place: typed and printed)
         return _failed(_unexpected(error), options, traceback.format_exc())
     return 0
 
 
-def _first_options(ctx: click.Context) -> Options:
-    parsed: dict[str, Any] = ctx.params
-    return Options(parsed["config"], parsed["output"], parsed["verbose"])
-
-
 def _failed(error: AetherlessError, options: Options, trace: str = "") -> int:
-    from aetherless_cli.output import print_error  # noqa: PLC0415 (errors only)
+    from aetherless_cli.output import print_error
 
     sys.stdout.flush()
     if options.verbose:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aetherless_cli import errors
 from aetherless_cli.main import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

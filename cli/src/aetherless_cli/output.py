@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from aetherless_common.errors import AetherlessError
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from aetherless_common.errors import AetherlessError
 
 FORMATS = ("table", "json", "yaml")
 LONG_METADATA = ("log", "remedy")  # shown apart
@@ -102,7 +104,7 @@ def remedy_of(error: AetherlessError) -> str:
     """Return what to do about an error: its own remedy, else the one its reason has."""
     if error.remedy:
         return error.remedy
-    from aetherless_cli.reasons import remedy_for  # noqa: PLC0415 (only errors need the table)
+    from aetherless_cli.reasons import remedy_for
 
     return remedy_for(error.domain, error.reason)
 
@@ -122,7 +124,7 @@ def size(count: int) -> str:
 def _as_text(data: Any, form: str) -> str:
     if form == "json":
         return json.dumps(data, indent=2) + "\n"
-    import yaml  # noqa: PLC0415 (49 ms that tables do not need)
+    import yaml
 
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 

@@ -2,14 +2,18 @@
 """What to do about each reason, and the class it belongs to.
 
 The class is needed where a reason comes without its code: in a failed deploy and a failed wake.
-A test compares this table with the ErrorReason enums of ``protos/``; docs/errors.md is made of both.
+A test compares this table with the ErrorReason enums of ``protos/``; docs/errors.md is made of
+both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from aetherless_common.errors import CLASSES, AetherlessError, Internal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _BUG = ("INTERNAL", "see the service's log in the state folder (log/SERVICE.log), and report it")
 _REQUEST = ("INVALID_ARGUMENT", "correct the named field")
@@ -143,6 +147,11 @@ CLI = {
     "CONFIG_NOT_FOUND": ("NOT_FOUND", "name the file with -c FILE"),
     "NOT_ROOT": ("FAILED_PRECONDITION", "run it as root"),
     "HOST_NOT_READY": ("FAILED_PRECONDITION", "follow the remedies; aetherctl doctor checks again"),
+    "NOT_SET_UP": ("FAILED_PRECONDITION", "run 'make setup' as root, or set AETHER_PREFIX"),
+    "FOLDER_IN_USE": (
+        "FAILED_PRECONDITION",
+        "choose other folders with AETHER_RUNTIME_DIR and AETHER_STATE_DIR",
+    ),
     "MACHINE_ID_MISSING": ("FAILED_PRECONDITION", "run systemd-machine-id-setup"),
     "KERNEL_FEATURE_MISSING": ("FAILED_PRECONDITION", "aetherctl doctor names what to change"),
     "SERVICE_RUNNING": ("FAILED_PRECONDITION", "end it with aetherctl down"),

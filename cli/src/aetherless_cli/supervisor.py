@@ -17,10 +17,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aetherless_common.proc import ProcessRef
 from aetherless_common.settings import SERVICES, Settings, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FIRST_PAUSE = 0.2  # seconds before the first restart; doubles up to LONGEST_PAUSE
 LONGEST_PAUSE = 5.0

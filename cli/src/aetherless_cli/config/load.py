@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from aetherless_cli.config import nodes, paths, unknown
 from aetherless_cli.config.models import Config, FunctionConfig, Orchestrator, Warmup
-from aetherless_cli.config.nodes import Document, Location
 from aetherless_cli.config.violation import ConfigError, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aetherless_cli.config.nodes import Document, Location
 
 MODELS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
     ((), Config),
@@ -23,6 +26,12 @@ MODELS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
 NOT_IN_THE_FILE = {"word", "mapping", "[key]"}  # steps that pydantic adds to a location
 WORDS = {
     "missing": "is required",
+    "greater_than_equal": "must be at least {ge}, is {given}",
+    "less_than_equal": "must be at most {le}, is {given}",
+    "too_short": "must have at least one entry",
+    "string_pattern_mismatch": "must match {pattern}, is {given}",
+    "literal_error": "must be http, tcp, none or a mapping with 'path'",
+    "value_error": "{error}",
     "string_type": "must be text; put it in quotes",
     "int_type": "must be a whole number",
     "list_type": "must be a list",
@@ -41,7 +50,7 @@ def load(path: Path) -> Config:
     """
     try:
         document = nodes.parse(path.read_text(encoding="utf-8"))
-    except nodes.SyntaxProblem as problem:
+    except nodes.YamlError as problem:
         raise ConfigError(path, [problem.violation]) from problem
     except UnicodeDecodeError as error:
         raise ConfigError(path, [Violation(1, 1, "", "the file is not UTF-8 text")]) from error
@@ -79,20 +88,8 @@ def _violation(document: Document, entry: Any) -> Violation:
 def _problem(kind: str, entry: Any) -> str:
     context = entry.get("ctx", {})
     given = repr(entry.get("input"))
-    match kind:
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}, is {given}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}, is {given}"
-        case "too_short":
-            return "must have at least one entry"
-        case "string_pattern_mismatch":
-            return f"must match {context['pattern']}, is {given}"
-        case "literal_error":
-            return "must be http, tcp, none or a mapping with 'path'"
-        case "value_error":
-            return str(context["error"])
-    return str(WORDS.get(kind, entry["msg"]))
+    words = WORDS.get(kind, entry["msg"])
+    return str(words.format(given=given, **context) if kind in WORDS else words)
 
 
 def _siblings(location: Location) -> list[str]:
@@ -130,9 +127,7 @@ def _repeated(document: Document) -> Iterator[Violation]:
             first.setdefault(value, index)
 
 
-def _resolve(
-    document: Document, folder: Path
-) -> tuple[dict[int, dict[str, Any]], list[Violation]]:
+def _resolve(document: Document, folder: Path) -> tuple[dict[int, dict[str, Any]], list[Violation]]:
     resolved: dict[int, dict[str, Any]] = {}
     violations: list[Violation] = []
     for index, entry in _declared(document):
@@ -146,7 +141,7 @@ def _resolve(
                 "handler_path": str(handler),
                 "root": _resolve_root(entry, folder, handler),
             }
-        except paths.PathProblem as found:
+        except paths.PathError as found:
             location = ("functions", index, key)
             line, column = document.position(location)
             violations.append(
@@ -175,6 +170,4 @@ def _resolve_root(entry: dict[str, Any], folder: Path, handler: Path) -> str | N
 def _with_paths(
     functions: list[FunctionConfig], resolved: dict[int, dict[str, Any]]
 ) -> list[FunctionConfig]:
-    return [
-        function.model_copy(update=resolved[index]) for index, function in enumerate(functions)
-    ]
+    return [function.model_copy(update=resolved[index]) for index, function in enumerate(functions)]

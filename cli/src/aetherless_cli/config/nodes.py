@@ -36,7 +36,7 @@ class Document:
         return mark.line + 1, mark.column + 1
 
 
-class SyntaxProblem(Exception):
+class YamlError(Exception):
     """The text is not YAML, or uses YAML that has no meaning here."""
 
     def __init__(self, violation: Violation) -> None:
@@ -48,21 +48,21 @@ def parse(text: str) -> Document:
     """Parse one YAML document.
 
     Raises:
-        SyntaxProblem: it can't be parsed, or holds nothing.
+        YamlError: it can't be parsed, or holds nothing.
     """
     loader = yaml.CSafeLoader(text)
     try:
         node = loader.get_single_node()
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        raise SyntaxProblem(_from_yaml(error)) from error
+        raise YamlError(_from_yaml(error)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SyntaxProblem(Violation(1, 1, "", f"not YAML: {error}")) from error
+        raise YamlError(Violation(1, 1, "", f"not YAML: {error}")) from error
     finally:
         loader.dispose()
     if node is None:
         remedy = "declare at least one function under 'functions:'"
-        raise SyntaxProblem(Violation(1, 1, "", "the file is empty", remedy))
+        raise YamlError(Violation(1, 1, "", "the file is empty", remedy))
     return Document(data, node)
 
 

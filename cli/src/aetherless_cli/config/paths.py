@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import os
 import pwd
-from dataclasses import dataclass
 from pathlib import Path
 
 # A handler that lies directly in one of these brings only itself: the folder is not its own.
 SHARED_FOLDERS = frozenset(
-    Path(name)
+    Path("/") / name
     for name in (
-        "/", "/tmp", "/var/tmp", "/dev/shm", "/run", "/etc", "/opt", "/srv", "/var", "/var/lib",
-        "/home", "/root", "/media", "/mnt",
+        *("", "tmp", "var/tmp", "dev/shm", "run", "etc", "opt", "srv", "var", "var/lib"),
+        *("home", "root", "media", "mnt"),
     )
-)  # fmt: skip
+)
 # Below these nothing is a function's own: the sandbox sees them anyway, or must not.
 SYSTEM_TREES = tuple(
     Path(name)
@@ -23,30 +22,31 @@ SYSTEM_TREES = tuple(
 )
 
 
-@dataclass(frozen=True)
-class PathProblem(Exception):
+class PathError(Exception):
     """A path of the configuration can't be used."""
 
-    problem: str
-    remedy: str
-    reason: str = "CONFIG_INVALID"
+    def __init__(self, problem: str, remedy: str, reason: str = "CONFIG_INVALID") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+        self.reason = reason
 
 
 def find_handler(written: str, folder: Path) -> Path:
     """Return the absolute path of a handler, looked for beside the file, then in the cwd.
 
     Raises:
-        PathProblem: there is none, there are two, or it can't be run.
+        PathError: there is none, there are two, or it can't be run.
     """
     candidates = _candidates(written, folder)
     found = [path for path in candidates if path.exists()]
     if not found:
         looked = " and ".join(str(path) for path in candidates)
         remedy = "write the path relative to this file's folder, or an absolute one"
-        raise PathProblem(f"no such file; looked for {looked}", remedy, "HANDLER_NOT_FOUND")
+        raise PathError(f"no such file; looked for {looked}", remedy, "HANDLER_NOT_FOUND")
     if len(found) > 1 and not found[0].samefile(found[1]):
         both = " and ".join(str(path) for path in found)
-        raise PathProblem(f"two files fit: {both}", "write an absolute path")
+        raise PathError(f"two files fit: {both}", "write an absolute path")
     return _runnable(found[0])
 
 
@@ -54,13 +54,13 @@ def find_root(written: str, folder: Path, handler: Path) -> Path:
     """Return the absolute path of a function's declared folder.
 
     Raises:
-        PathProblem: it is no folder, or the handler is not in it.
+        PathError: it is no folder, or the handler is not in it.
     """
     root = _clean(folder / written)
     if not root.is_dir():
-        raise PathProblem(f"no such folder: {root}", "name the folder that holds the program")
+        raise PathError(f"no such folder: {root}", "name the folder that holds the program")
     if not handler.is_relative_to(root):
-        raise PathProblem(f"the handler {handler} is not below {root}", "name a folder above it")
+        raise PathError(f"the handler {handler} is not below {root}", "name a folder above it")
     return root
 
 
@@ -88,10 +88,10 @@ def _clean(path: Path) -> Path:
 
 def _runnable(path: Path) -> Path:
     if not path.is_file():
-        raise PathProblem(f"{path} is no regular file", "name the program itself")
+        raise PathError(f"{path} is no regular file", "name the program itself")
     if path.suffix != ".py" and not path.stat().st_mode & 0o111:
         remedy = f"chmod +x {path}"
-        raise PathProblem(f"{path} is not executable", remedy, "HANDLER_NOT_EXECUTABLE")
+        raise PathError(f"{path} is not executable", remedy, "HANDLER_NOT_EXECUTABLE")
     return path
 
 

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aetherless_common import errors
 from aetherless_common.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DOMAIN = "cli.aetherless"
 

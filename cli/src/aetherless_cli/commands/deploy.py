@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``aetherctl deploy``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aetherless_cli.options import output_option
+
+if TYPE_CHECKING:
+    from aetherless_cli.main import Options
+
+HELP = """Add or update the functions of a file.
+
+Functions that the file does not name stay as they are, unless --prune is given. A new revision is
+made beside the old one, which serves until the new one does. Without FILE the global -c is taken.
+
+\b
+Examples:
+  aetherctl deploy examples/hello.yaml
+  aetherctl deploy -f examples/hello.yaml --prune
+"""
+
+
+@click.command("deploy", help=HELP)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option(
+    "-f",
+    "--file",
+    "named",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The same as the argument.",
+)
+@click.option("--prune", is_flag=True, help="Delete the functions that the file does not name.")
+@output_option
+@click.pass_obj
+def command(options: Options, file: Path | None, named: Path | None, *, prune: bool) -> None:
+    """Add or update the functions of a file."""
+    if file and named and file != named:
+        raise click.UsageError(f"two files are named: {file} and {named}")
+    from aetherless_cli.configuration import read
+
+    config = read(file or named or options.config)
+
+    from aetherless_cli import orchestrator
+    from aetherless_cli.client import mesh
+    from aetherless_cli.console import Console
+    from aetherless_cli.declaration import specs_of
+    from aetherless_cli.live import changes
+    from aetherless_cli.rollout import Rollout
+    from aetherless_cli.session import finish
+
+    settings = orchestrator.settings_for(config)
+    console = Console(options.output)
+    with mesh(settings) as services:
+        services.functions()  # says at once when there is no orchestrator
+        orchestrator.refuse_other_settings(settings)
+        with changes(services) as stream:
+            rollout = Rollout(services, stream, console, settings.runtime_dir.exists)
+            rollout.declare(specs_of(config), prune=prune)
+            rollout.follow()
+            finish(rollout, console)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``aetherctl describe``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aetherless_cli.options import id_argument, output_option
+
+if TYPE_CHECKING:
+    from aetherless.registry.v1.function_pb2 import Function
+    from aetherless.snapshotter.v1.instance_pb2 import Instance
+    from aetherless.snapshotter.v1.snapshot_pb2 import Snapshot
+    from aetherless_cli.client import Mesh
+    from aetherless_cli.main import Options
+
+HELP = """Show one function, its processes and its snapshot.
+
+For a running one it shows that CRIU restored it: the process as the kernel has it (pid, pid inside
+the sandbox, parent, when it was made), the snapshot it comes from and how long the restore took.
+
+\b
+Example:
+  aetherctl describe hello-api
+"""
+
+
+@click.command("describe", help=HELP)
+@id_argument()
+@output_option
+@click.pass_obj
+def command(options: Options, function_id: str) -> None:
+    """Show one function, its processes and its snapshot."""
+    from aetherless_cli.client import mesh
+    from aetherless_cli.evidence import evidence_of
+    from aetherless_cli.output import print_data
+    from aetherless_cli.plain import to_plain
+
+    with mesh() as services:
+        function = services.function(function_id)
+        instances = services.instances(function_id)
+        snapshots = _snapshots(services, instances)
+    if options.output == "table":
+        _show(function, instances, snapshots)
+        return
+    kernel = {each.name: evidence_of(each.root_pid) for each in instances}
+    data = {
+        "function": to_plain(function),
+        "instances": [
+            {**to_plain(each), "kernel": found.data() if (found := kernel[each.name]) else None}
+            for each in instances
+        ],
+        "snapshots": [to_plain(each) for each in snapshots.values()],
+    }
+    print_data(data, options.output)
+
+
+def _snapshots(services: Mesh, instances: list[Instance]) -> dict[str, Snapshot]:
+    from aetherless.snapshotter.v1 import snapshotter_service_pb2 as messages
+
+    names = dict.fromkeys(each.snapshot for each in instances if each.snapshot)
+    found = {}
+    for name in names:
+        request = messages.GetSnapshotRequest(name=name)
+        found[name] = services.snapshotter.GetSnapshot(request).snapshot
+    return found
+
+
+def _show(function: Function, instances: list[Instance], snapshots: dict[str, Snapshot]) -> None:
+    from aetherless_cli.output import print_fields
+
+    print_fields(_function_fields(function))
+    addresses = {each.instance.rpartition("/")[2]: each.address for each in function.instances}
+    for instance in instances:
+        short = instance.name.rpartition("/")[2]
+        print(f"\ninstance {short}")
+        print_fields(_instance_fields(instance, addresses.get(short, "")), 2)
+        if instance.HasField("last_wake"):
+            print("  last wake")
+            print_fields(_wake_fields(instance), 4)
+    for name, snapshot in snapshots.items():
+        print(f"\nsnapshot {name.rpartition('/')[2]}")
+        print_fields(_snapshot_fields(snapshot), 2)
+
+
+def _function_fields(function: Function) -> dict[str, object]:
+    from aetherless_cli.plain import enum_word, milliseconds
+
+    spec = function.spec
+    fields: dict[str, object] = {
+        "function": spec.function_id,
+        "state": enum_word(function, "state"),
+        "deploy": enum_word(function, "deploy_state"),
+        "revision": f"{function.serving_revision} serves, {function.revision} declared",
+        "port": spec.trigger_port,
+        "handler": spec.handler_path,
+        "folder": spec.root_path,
+        "memory limit": f"{spec.memory_limit_mb} MiB",
+        "restore limit": f"{milliseconds(spec.restore_timeout):.0f} ms",
+        "evicted after": f"{milliseconds(spec.idle_after):.0f} ms idle"
+        if milliseconds(spec.idle_after)
+        else "never",
+    }
+    if function.deploy_error.reason:
+        error = function.deploy_error
+        fields["deploy error"] = f"{error.reason}: {error.message}"
+        fields["failed step"] = function.deploy_step
+    return fields
+
+
+def _instance_fields(instance: Instance, address: str) -> dict[str, object]:
+    from aetherless_cli.evidence import evidence_of
+    from aetherless_cli.output import size
+    from aetherless_cli.plain import enum_word
+
+    fields: dict[str, object] = {
+        "state": enum_word(instance, "state"),
+        "address": address,
+        "snapshot": instance.snapshot.rpartition("/")[2],
+        "command": " ".join(instance.command),
+        "init pid": instance.init_pid,
+        "process": f"pid {instance.root_pid}, pid {instance.sandbox_root_pid} in the sandbox"
+        if instance.root_pid
+        else "none runs; the next call restores one",
+    }
+    kernel = evidence_of(instance.root_pid)
+    if kernel:
+        parent = "the sandbox init" if kernel.parent_pid == instance.init_pid else "another process"
+        fields["kernel says"] = (
+            f"made {kernel.started_at}, child of {parent} ({kernel.parent_pid}): {kernel.command}"
+        )
+    fields["wakes"] = f"{instance.wakes} restored, {instance.failed_wakes} failed"
+    fields["evictions"] = instance.evictions
+    fields["memory"] = (
+        f"{size(instance.unique_memory_bytes)} its own, {size(instance.shared_memory_bytes)} shared"
+    )
+    return fields
+
+
+def _wake_fields(instance: Instance) -> dict[str, object]:
+    from datetime import UTC
+
+    from aetherless_cli.plain import enum_word, milliseconds
+
+    wake: Any = instance.last_wake
+    fields: dict[str, object] = {
+        "number": wake.sequence,
+        "woken by": wake.client or enum_word(wake, "cause").lower(),
+        "at": wake.first_packet_time.ToDatetime(UTC).isoformat(timespec="milliseconds"),
+        "restore": f"{milliseconds(wake.restore_duration):.2f} ms by CRIU",
+        "in all": f"{milliseconds(wake.total_duration):.2f} ms from first packet to answering",
+        "packets held": wake.held_packets,
+    }
+    if wake.failure_reason:
+        fields["failed"] = f"{wake.failure_reason}: {wake.failure_message}"
+    return fields
+
+
+def _snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
+    from datetime import UTC
+
+    from aetherless_cli.output import size
+
+    processes = [f"{each.command} (pid {each.pid})" for each in snapshot.processes]
+    return {
+        "made": snapshot.create_time.ToDatetime(UTC).isoformat(timespec="milliseconds"),
+        "revision": snapshot.revision,
+        "processes": ", ".join(processes),
+        "size": f"{size(snapshot.size_bytes)} on disk, {size(snapshot.resident_bytes)} resident",
+        "made by": f"CRIU {snapshot.criu_version} on kernel {snapshot.kernel_release}",
+    }

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checked configuration to the registry's declaration."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from aetherless.registry.v1 import function_pb2
+from aetherless_cli.config import Config, FunctionConfig, Warmup
+
+KINDS = {
+    "http": function_pb2.WARMUP_KIND_HTTP,
+    "tcp": function_pb2.WARMUP_KIND_TCP,
+    "none": function_pb2.WARMUP_KIND_NONE,
+}
+
+
+def specs_of(config: Config) -> list[function_pb2.FunctionSpec]:
+    """Return every function of a configuration as the registry takes it."""
+    default = config.orchestrator.restore_timeout_ms
+    return [_spec(function, default) for function in config.functions]
+
+
+def _spec(function: FunctionConfig, restore_timeout_ms: int) -> function_pb2.FunctionSpec:
+    warmup = function.warmup
+    return function_pb2.FunctionSpec(
+        function_id=function.id,
+        handler_path=function.handler_path,
+        root_path=function.root or "",
+        memory_limit_mb=function.memory_limit_mb,
+        trigger_port=function.trigger_port,
+        timeout=_duration(function.timeout_ms),
+        restore_timeout=_duration(function.restore_timeout_ms or restore_timeout_ms),
+        idle_after=_duration(function.idle_after_ms),
+        environment=function.environment,
+        warmup_kind=KINDS["http" if isinstance(warmup, Warmup) else warmup],
+        warmup_path=warmup.path if isinstance(warmup, Warmup) else "",
+        mounts=function.mounts,
+    )
+
+
+def _duration(milliseconds: int) -> Duration:
+    return Duration(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All checks of ``aetherctl doctor``, with the services started for a moment when need be."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aetherless_cli import orchestrator
+from aetherless_cli.client import mesh
+from aetherless_cli.preflight import Check, check_host, missing
+from aetherless_cli.removal import Removal
+from aetherless_cli.session import service_checks
+from aetherless_cli.supervisor import start_service
+from aetherless_common.channels import is_serving
+from aetherless_common.errors import AetherlessError
+from aetherless_common.settings import Settings, orchestrator_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aetherless_cli.console import Console
+
+CHECKERS = ("snapshotter", "netplane")
+START_TIMEOUT = 60.0
+PROBE = 0.25
+GRACE = 10.0
+
+
+def examine(console: Console, *, force: bool) -> list[Check]:
+    """Return every check. Those of the services are left out when the host can't start them."""
+    settings = Settings.load()
+    checks = check_host(settings)
+    if orchestrator.supervisor_process(settings):
+        return checks + _ask(settings, force=force)
+    if not all(check.ok for check in checks):
+        return checks
+    console.passing("starting the snapshotter and the netplane for a moment")
+    with _passing_settings(settings) as passing:
+        try:
+            with _services(passing):
+                checks += _ask(passing, force=force)
+        except AetherlessError as error:
+            name = error.metadata.get("service", "services")
+            checks.append(missing(name, error.message, error.remedy, error.reason))
+        finally:
+            Removal(passing, console).run()
+    return checks
+
+
+def _ask(settings: Settings, *, force: bool) -> list[Check]:
+    with mesh(settings) as services:
+        return service_checks(services, force=force)
+
+
+@contextmanager
+def _passing_settings(settings: Settings) -> Iterator[Settings]:
+    """Give settings in folders of their own, removed at the end."""
+    home = Path(tempfile.mkdtemp(prefix="aether-doctor-", dir="/run"))
+    try:
+        runtime = home / "run"
+        yield dataclasses.replace(
+            settings,
+            runtime_dir=runtime,
+            state_dir=home / "state",
+            orchestrator_id=orchestrator_id(runtime),
+        )
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _services(settings: Settings) -> Iterator[None]:
+    settings.write()
+    with ExitStack() as stack:
+        started = {name: stack.enter_context(_service(settings, name)) for name in CHECKERS}
+        for name, process in started.items():
+            _wait_serving(settings, name, process)
+        yield
+
+
+@contextmanager
+def _service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = start_service(settings, name)
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _wait_serving(settings: Settings, name: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if is_serving(settings, name, timeout=PROBE):
+                return
+        except AetherlessError:
+            continue  # not yet; its end and the deadline are looked at above
+    status = process.poll()
+    last = "no answer" if status is None else f"status {status}"
+    raise orchestrator.last_words(settings, name, last)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # SAFETY: our own child that was not reaped yet, so the pid is its and more than 1.
+    if process.pid <= 1 or process.poll() is not None:
+        return
+    os.kill(process.pid, signal.SIGTERM)
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(GRACE)

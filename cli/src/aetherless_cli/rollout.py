@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declares functions and follows each until it is deployed or has failed."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from aetherless.registry.v1 import function_pb2
+from aetherless.registry.v1 import registry_service_pb2 as messages
+from aetherless_cli import errors
+from aetherless_cli.plain import milliseconds, to_plain
+from aetherless_cli.reasons import error_of
+from aetherless_common.errors import AetherlessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aetherless_cli.client import Mesh
+    from aetherless_cli.console import Console
+    from aetherless_cli.live import Changes
+
+FIRST_ANSWER = 10.0  # seconds until the stream of changes must have begun
+TURN = 0.2
+SILENCE = 60.0  # seconds without the registry before a rollout is given up
+ENDED = {function_pb2.DEPLOY_STATE_DEPLOYED, function_pb2.DEPLOY_STATE_FAILED}
+
+
+class Rollout:
+    """One ``ApplyConfig`` and what follows from it.
+
+    Args:
+        mesh: the services.
+        changes: the registry's stream of changes, opened before anything is declared.
+        console: where each phase is shown.
+        alive: tells whether there is still an orchestrator to wait for.
+    """
+
+    def __init__(
+        self, mesh: Mesh, changes: Changes, console: Console, alive: Callable[[], bool]
+    ) -> None:
+        self._mesh = mesh
+        self._changes = changes
+        self._console = console
+        self._alive = alive
+        self._revisions: dict[str, int] = {}
+        self._began = time.monotonic()
+        self.deployed: dict[str, function_pb2.Function] = {}
+        self.failed: dict[str, AetherlessError] = {}
+
+    def declare(self, specs: Sequence[function_pb2.FunctionSpec], *, prune: bool) -> None:
+        """Declare the functions.
+
+        Raises:
+            AetherlessError: the registry refuses them, or does not answer.
+        """
+        self._wait_for_stream()
+        request = messages.ApplyConfigRequest(
+            functions=specs, prune=prune, request_id=str(uuid.uuid4())
+        )
+        answer = self._mesh.registry.ApplyConfig(request)
+        self._began = time.monotonic()
+        self._revisions = {each.spec.function_id: each.revision for each in answer.functions}
+        for function in answer.functions:
+            if function.deploy_state == function_pb2.DEPLOY_STATE_DEPLOYED:
+                self._take(function, "is deployed already, unchanged")
+
+    def follow(self) -> None:
+        """Show phases until every function is deployed or has failed.
+
+        Raises:
+            Aborted: TAKEN_DOWN, the orchestrator is gone.
+            AetherlessError: the registry stays away.
+        """
+        heard = time.monotonic()
+        while self._waiting():
+            response = self._changes.next(TURN)
+            if response is not None and not isinstance(response, AetherlessError):
+                heard = time.monotonic()
+                for event in response.events:
+                    self._see(event)
+            elif not self._alive():
+                raise errors.taken_down()
+            elif isinstance(response, AetherlessError) and time.monotonic() - heard > SILENCE:
+                raise response
+
+    def _waiting(self) -> bool:
+        return any(
+            name not in self.deployed and name not in self.failed for name in self._revisions
+        )
+
+    def _wait_for_stream(self) -> None:
+        deadline = time.monotonic() + FIRST_ANSWER
+        while True:
+            response = self._changes.next(TURN)
+            if isinstance(response, AetherlessError) and time.monotonic() > deadline:
+                raise response
+            if response is not None and not isinstance(response, AetherlessError):
+                return
+
+    def _see(self, event: messages.FunctionEvent) -> None:
+        function = event.function
+        name = function.spec.function_id
+        if name not in self._revisions or name in self.deployed or name in self.failed:
+            return
+        if event.type == messages.FUNCTION_EVENT_TYPE_PROGRESS:
+            self._show_progress(name, event.progress)
+        elif event.type == messages.FUNCTION_EVENT_TYPE_DELETED:
+            self.failed[name] = errors.taken_down()
+        elif function.revision >= self._revisions[name] and function.deploy_state in ENDED:
+            self._take(function, f"is deployed after {time.monotonic() - self._began:.1f} s")
+
+    def _take(self, function: function_pb2.Function, how: str) -> None:
+        name = function.spec.function_id
+        if function.deploy_state == function_pb2.DEPLOY_STATE_FAILED:
+            self.failed[name] = _error_of(function)
+            mark = self._console.paint("failed", "31;1")
+            text = f"{name}: {mark} in {function.deploy_step or 'its deploy'}"
+            self._console.line(text, event="failed", function=to_plain(function))
+            return
+        self.deployed[name] = function
+        mark = self._console.paint(how, "32")
+        text = f"{name}: {mark}: http://localhost:{function.spec.trigger_port}"
+        self._console.line(text, event="deployed", function=to_plain(function))
+
+    def _show_progress(self, name: str, progress: function_pb2.DeployProgress) -> None:
+        what = f"{progress.step}: {progress.phase}" if progress.phase else progress.step
+        if progress.state == function_pb2.PROGRESS_STATE_STARTED:
+            self._console.passing(f"{name}: {what} ...")
+            return
+        took = f"{milliseconds(progress.duration):.0f} ms"
+        indent = "    " if progress.phase else "  "
+        label = progress.phase or progress.step
+        failed = progress.state == function_pb2.PROGRESS_STATE_FAILED
+        how = self._console.paint("failed", "31") if failed else took.rjust(8)
+        text = f"{name}:{indent}{label.ljust(26 - len(indent))} {how}  {progress.detail}".rstrip()
+        self._console.line(text, event="progress", id=name, progress=to_plain(progress))
+
+
+def _error_of(function: function_pb2.Function) -> AetherlessError:
+    told: Any = function.deploy_error
+    name = function.spec.function_id
+    message = f"{name}: {told.message}" if told.message else f"{name} can't be deployed"
+    metadata = {"function": name, "step": function.deploy_step, **dict(told.metadata)}
+    return error_of(told.domain, told.reason or "INTERNAL", message, metadata)

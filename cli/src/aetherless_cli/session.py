@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The course of ``aetherctl up``, from the first check to the last wake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aetherless.netplane.v1 import netplane_service_pb2
+from aetherless.snapshotter.v1 import snapshotter_service_pb2
+from aetherless_cli import errors, orchestrator, preflight
+from aetherless_cli.client import Mesh, mesh
+from aetherless_cli.declaration import specs_of
+from aetherless_cli.interruption import Interrupted, interruptible, undisturbed
+from aetherless_cli.live import Changes, changes
+from aetherless_cli.removal import Removal
+from aetherless_cli.rollout import Rollout
+from aetherless_cli.wakes import show_wakes
+
+if TYPE_CHECKING:
+    from aetherless_cli.config import Config
+    from aetherless_cli.console import Console
+
+
+class Session:
+    """One ``up``. What it started it takes down again when nothing could be deployed."""
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self._config = config
+        self._console = console
+        self._settings = orchestrator.settings_for(config)
+        self._started = False
+        self._rollout: Rollout | None = None
+
+    def run(self, *, foreground: bool) -> None:
+        """Bring everything up; with ``foreground`` stay until a signal, then take it down.
+
+        Raises:
+            AetherlessError: what failed first.
+        """
+        staying = False
+        try:
+            with interruptible():
+                self._start()
+                with mesh(self._settings) as services, changes(services) as stream:
+                    self._deploy(services, stream)
+                    if foreground:
+                        staying = True
+                        self._stay(stream)
+        except Interrupted as interrupted:
+            self._interrupted(interrupted, foreground=foreground, staying=staying)
+        except BaseException:
+            if self._started and (foreground or not self._serves_something()):
+                self._take_down("taking down what was started")
+            raise
+
+    def _start(self) -> None:
+        preflight.require(preflight.check_host(self._settings), self._console)
+        with orchestrator.lock(self._settings):
+            if self._alive():
+                orchestrator.refuse_other_settings(self._settings)
+            else:
+                self._console.passing("starting the services")
+                self._started = True
+                orchestrator.start(self._settings)
+            orchestrator.wait_serving(self._settings)
+        self._console.line("the four services serve", event="serving")
+
+    def _deploy(self, services: Mesh, stream: Changes) -> None:
+        if self._started:
+            self._console.passing("checking the host")
+            preflight.require(service_checks(services), self._console)
+        rollout = self._rollout = Rollout(services, stream, self._console, self._alive)
+        rollout.declare(specs_of(self._config), prune=False)
+        rollout.follow()
+        finish(rollout, self._console)
+
+    def _stay(self, stream: Changes) -> None:
+        text = "each wake is one line from here on; Ctrl-C takes everything down"
+        self._console.line(text, event="ready")
+        show_wakes(stream, self._console, self._alive)
+        self._console.line("the orchestrator was taken down elsewhere", event="gone")
+
+    def _interrupted(self, signal: Interrupted, *, foreground: bool, staying: bool) -> None:
+        if foreground or self._started:
+            self._take_down(f"{signal}: taking everything down")
+        if not staying:
+            raise errors.interrupted("aetherctl up") from signal
+
+    def _take_down(self, why: str) -> None:
+        with undisturbed():
+            self._console.line(why, event="down")
+            with orchestrator.lock(self._settings):
+                Removal(self._settings, self._console).run()
+            self._console.line("everything is taken down", event="gone")
+
+    def _alive(self) -> bool:
+        return orchestrator.supervisor_process(self._settings) is not None
+
+    def _serves_something(self) -> bool:
+        return bool(self._rollout and self._rollout.deployed)
+
+
+def service_checks(services: Mesh, *, force: bool = False) -> list[preflight.Check]:
+    """Return what the snapshotter and the netplane say of the host, a real restore included."""
+    told: Any = services.snapshotter.CheckHost(
+        snapshotter_service_pb2.CheckHostRequest(force=force)
+    )
+    found = preflight.from_service("snapshotter", told.checks)
+    told = services.netplane.CheckHost(netplane_service_pb2.CheckHostRequest())
+    return found + preflight.from_service("netplane", told.checks)
+
+
+def finish(rollout: Rollout, console: Console) -> None:
+    """Return when everything was deployed.
+
+    Raises:
+        AetherlessError: why the first of those that failed did; the others are printed.
+    """
+    if not rollout.failed:
+        return
+    first, *others = rollout.failed.values()
+    for error in others:
+        console.line(f"{error.reason}: {error.message}", event="error", reason=error.reason)
+    if rollout.deployed:
+        names = ", ".join(sorted(rollout.deployed))
+        console.line(f"the orchestrator goes on, and serves: {names}", event="partial")
+    raise first
