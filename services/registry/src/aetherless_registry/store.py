@@ -3,7 +3,7 @@
 
 One counter numbers every change of every function. A change is written in one transaction with its
 entry in the log of changes, so that a watcher can go on from any revision that is still kept.
-``tests/conformance/registry_store.py`` says what an implementation owes.
+``tests/conformance/test_registry_store.py`` says what an implementation owes.
 """
 
 from __future__ import annotations

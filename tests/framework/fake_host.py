@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host without sandboxes, for the registry's tests: what a snapshotter and a netplane own.
+
+The real ones need root, CRIU and BPF; the registry is to be killed after each step of a deploy, and
+that takes a host whose every step can be held. ``fake_services`` serves it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from aetherless.snapshotter.v1 import instance_pb2, snapshotter_service_pb2
+from aetherless_common.errors import NotFound
+from aetherless_common.watch import Broadcaster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aetherless.netplane.v1 import endpoint_pb2, route_pb2
+    from aetherless.snapshotter.v1 import snapshot_pb2
+    from aetherless_common.errors import AetherlessError
+
+CREATED = instance_pb2.INSTANCE_STATE_CREATED
+STARTED = instance_pb2.INSTANCE_STATE_STARTED
+ARMED = instance_pb2.INSTANCE_STATE_ARMED
+RUNNING = instance_pb2.INSTANCE_STATE_RUNNING
+ENDED = instance_pb2.INSTANCE_STATE_ENDED
+CLONE = instance_pb2.INSTANCE_ROLE_CLONE
+
+
+class FakeHost:
+    """What the two services own. Outlives them, as sandboxes and routes do.
+
+    Attributes:
+        calls: the RPCs that change something, in the order they came.
+        faults: for an RPC, the errors that its next calls are answered with.
+        before: called with each changing RPC's name before it has an effect.
+        after: called with each changing RPC's name after its effect, before its answer.
+        holds: while clear, CreateSnapshot does not go on.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.instances: dict[str, instance_pb2.Instance] = {}
+        self.snapshots: dict[str, snapshot_pb2.Snapshot] = {}
+        self.endpoints: dict[str, endpoint_pb2.Endpoint] = {}
+        self.routes: dict[int, route_pb2.Route] = {}
+        self.busy: set[str] = set()
+        self.foreign_ports: set[int] = set()
+        self.calls: list[str] = []
+        self.faults: dict[str, list[AetherlessError]] = defaultdict(list)
+        self.before: Callable[[str], None] = lambda _: None
+        self.after: Callable[[str], None] = lambda _: None
+        self.holds = threading.Event()
+        self.holds.set()
+        self.counter = itertools.count(1)
+        self.changes: Broadcaster[Any] = Broadcaster()
+        self.answers: Broadcaster[Any] = Broadcaster()
+
+    def names(self) -> dict[str, list[str]]:
+        """Return what there is, by kind."""
+        with self.lock:
+            return {
+                "instances": sorted(self.instances),
+                "endpoints": sorted(self.endpoints),
+                "snapshots": sorted(self.snapshots),
+                "routes": [f"{port} {r.endpoint}" for port, r in sorted(self.routes.items())],
+            }
+
+    def begin(self, rpc: str) -> None:
+        """Note a changing RPC, and refuse it when a fault is set."""
+        self.before(rpc)
+        with self.lock:
+            self.calls.append(rpc)
+            if self.faults[rpc]:
+                raise self.faults[rpc].pop(0)
+
+    def change(self, instance: instance_pb2.Instance, wake: instance_pb2.Wake | None = None) -> Any:
+        """Tell watchers of an instance; return a copy of it."""
+        copy = instance_pb2.Instance()
+        copy.CopyFrom(instance)
+        response = snapshotter_service_pb2.WatchInstancesResponse(instance=copy, wake=wake)
+        self.changes.publish(response)
+        return copy
+
+    def end(self, name: str, reason: str = "killed") -> None:
+        """Let a sandbox die by itself."""
+        with self.lock:
+            instance = self.instances.pop(name)
+            instance.state = ENDED
+            instance.end_reason = reason
+            self.change(instance)
+
+    def wake(self, name: str, cause: instance_pb2.WakeCause.ValueType, at_ns: int) -> None:
+        """Restore an instance, as a packet or a command does."""
+        with self.lock:
+            instance = self.instances[name]
+            instance.state = RUNNING
+            instance.wakes += 1
+            instance.root_pid, instance.sandbox_root_pid = 4000, 7
+            wake = instance_pb2.Wake(sequence=instance.wakes, cause=cause, client="127.0.0.1:5")
+            wake.first_packet_time.FromNanoseconds(at_ns)
+            wake.restore_duration.FromMilliseconds(9)
+            instance.last_wake.CopyFrom(wake)
+            self.change(instance, wake)
+
+    def find(self, name: str) -> instance_pb2.Instance:
+        """Return an instance by its resource name."""
+        key = name.removeprefix("instances/")
+        if key not in self.instances:
+            raise NotFound("INSTANCE_NOT_FOUND", f"no instance {key}", {"instance": key})
+        return self.instances[key]

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A snapshotter and a netplane over a fake host: the rules of their contracts, over real sockets.
+
+What they refuse, the real services refuse.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from aetherless.netplane.v1 import (
+    endpoint_pb2,
+    netplane_service_pb2,
+    netplane_service_pb2_grpc,
+)
+from aetherless.snapshotter.v1 import (
+    instance_pb2,
+    snapshot_pb2,
+    snapshotter_service_pb2,
+    snapshotter_service_pb2_grpc,
+)
+from aetherless_common.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from aetherless_common.pagination import paginate
+from aetherless_common.server import serving
+from aetherless_common.watch import Broadcaster
+
+from .fake_host import ARMED, CLONE, CREATED, ENDED, RUNNING, STARTED, FakeHost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aetherless_common.settings import Settings
+
+
+def _state_error(instance: instance_pb2.Instance, target: str) -> FailedPrecondition:
+    """Return the error for an instance in the wrong state."""
+    origin = instance_pb2.InstanceState.Name(instance.state)
+    metadata = {"instance": instance.name, "from": origin, "to": target}
+    return FailedPrecondition("INVALID_STATE_TRANSITION", f"{origin} to {target}", metadata)
+
+
+class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
+    """Instances and snapshots of a fake host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self.host = host
+
+    def register(self, server: Any) -> None:
+        """See aetherless_common.server.Service."""
+        snapshotter_service_pb2_grpc.add_SnapshotterServiceServicer_to_server(self, server)
+
+    def start(self) -> None:
+        """A golden that lost its service mid-way is deleted."""
+        self.host.changes = Broadcaster()
+        with self.host.lock:
+            self.host.busy.clear()
+            for name, instance in list(self.host.instances.items()):
+                if instance.state == STARTED:
+                    del self.host.instances[name]
+
+    def stop(self) -> None:
+        """End the watches."""
+        self.host.changes.close()
+
+    def CreateInstance(self, request: Any, _: Any) -> Any:
+        """Make a sandbox."""
+        host = self.host
+        host.begin("CreateInstance")
+        with host.lock:
+            name = request.instance_id
+            instance = host.instances.get(name)
+            if instance and instance.workload != request.workload:
+                raise AlreadyExists("INSTANCE_EXISTS", name, {"instance": name})
+            snapshot = request.snapshot.removeprefix("snapshots/")
+            if request.role == CLONE and snapshot not in host.snapshots:
+                raise NotFound("SNAPSHOT_NOT_FOUND", snapshot, {"snapshot": snapshot})
+            if instance is None:
+                instance = instance_pb2.Instance(
+                    name=f"instances/{name}",
+                    workload=request.workload,
+                    role=request.role,
+                    state=CREATED,
+                    snapshot=request.snapshot,
+                    netns_path=f"/netns/{next(host.counter)}",
+                    init_pid=3000,
+                )
+                host.instances[name] = instance
+            answer = host.change(instance)
+        host.after("CreateInstance")
+        return snapshotter_service_pb2.CreateInstanceResponse(instance=answer)
+
+    def CreateSnapshot(self, request: Any, context: Any) -> Iterator[Any]:
+        """Start and checkpoint a golden."""
+        host = self.host
+        host.begin("CreateSnapshot")
+        name = request.instance.removeprefix("instances/")
+        with host.lock:
+            golden = host.find(request.instance)
+            if golden.state != CREATED or name not in host.endpoints:
+                raise _state_error(golden, "STARTED")
+            golden.state = STARTED
+            host.busy.add(name)
+            host.change(golden)
+        phase = snapshot_pb2.SnapshotPhase(name="dump", state=snapshot_pb2.PHASE_STATE_STARTED)
+        yield snapshotter_service_pb2.CreateSnapshotResponse(phase=phase)
+        while not host.holds.wait(0.01):
+            if not context.is_active():
+                host.busy.discard(name)
+                return
+        snapshot = snapshot_pb2.Snapshot(
+            name=f"snapshots/{request.snapshot_id}",
+            function_id=golden.workload.function_id,
+            revision=golden.workload.revision,
+            listen_families=snapshot_pb2.LISTEN_FAMILIES_IPV4,
+        )
+        with host.lock:
+            host.snapshots[request.snapshot_id] = snapshot
+            host.busy.discard(name)
+        host.after("CreateSnapshot")
+        phase.state = snapshot_pb2.PHASE_STATE_DONE
+        phase.duration.FromMilliseconds(5)
+        yield snapshotter_service_pb2.CreateSnapshotResponse(phase=phase)
+        yield snapshotter_service_pb2.CreateSnapshotResponse(snapshot=snapshot)
+
+    def ListSnapshots(self, request: Any, _: Any) -> Any:
+        """List snapshots."""
+        with self.host.lock:
+            found = [
+                each
+                for each in self.host.snapshots.values()
+                if request.function_id in {"", each.function_id}
+            ]
+        page, token = paginate(found, lambda s: s.name, request.page_size, request.page_token)
+        return snapshotter_service_pb2.ListSnapshotsResponse(snapshots=page, next_page_token=token)
+
+    def DeleteSnapshot(self, request: Any, _: Any) -> Any:
+        """Delete a snapshot that no instance uses."""
+        self.host.begin("DeleteSnapshot")
+        with self.host.lock:
+            if any(each.snapshot == request.name for each in self.host.instances.values()):
+                raise Aborted("OPERATION_IN_PROGRESS", request.name, {"resource": request.name})
+            key = request.name.removeprefix("snapshots/")
+            if self.host.snapshots.pop(key, None) is None:
+                raise NotFound("SNAPSHOT_NOT_FOUND", key, {"snapshot": key})
+        self.host.after("DeleteSnapshot")
+        return snapshotter_service_pb2.DeleteSnapshotResponse()
+
+    def ArmInstance(self, request: Any, _: Any) -> Any:
+        """Arm a sandbox with the endpoint that leads to it."""
+        host = self.host
+        host.begin("ArmInstance")
+        with host.lock:
+            instance = host.find(request.name)
+            endpoint = host.endpoints[request.name.removeprefix("instances/")]
+            assert (request.host_link, request.state_map_slot) == (
+                endpoint.host_link,
+                endpoint.state_map_slot,
+            )
+            assert endpoint.netns_path == instance.netns_path
+            if instance.state not in {CREATED, ARMED}:
+                raise _state_error(instance, "ARMED")
+            instance.state = ARMED
+            answer = host.change(instance)
+        host.after("ArmInstance")
+        return snapshotter_service_pb2.ArmInstanceResponse(instance=answer)
+
+    def WakeInstance(self, request: Any, _: Any) -> Any:
+        """Restore an armed instance."""
+        self.host.begin("WakeInstance")
+        with self.host.lock:
+            instance = self.host.find(request.name)
+            if instance.state == ARMED:
+                key = request.name.removeprefix("instances/")
+                self.host.wake(key, instance_pb2.WAKE_CAUSE_COMMAND, 1)
+            elif instance.state != RUNNING:
+                raise _state_error(instance, "RUNNING")
+            return snapshotter_service_pb2.WakeInstanceResponse(instance=instance)
+
+    def EvictInstance(self, request: Any, _: Any) -> Any:
+        """Arm a running instance again."""
+        self.host.begin("EvictInstance")
+        with self.host.lock:
+            instance = self.host.find(request.name)
+            if instance.state != RUNNING:
+                raise _state_error(instance, "ARMED")
+            instance.state = ARMED
+            instance.evictions += 1
+            instance.root_pid = instance.sandbox_root_pid = 0
+            answer = self.host.change(instance)
+        self.host.after("EvictInstance")
+        return snapshotter_service_pb2.EvictInstanceResponse(instance=answer)
+
+    def DeleteInstance(self, request: Any, _: Any) -> Any:
+        """End a sandbox."""
+        host = self.host
+        host.begin("DeleteInstance")
+        with host.lock:
+            instance = host.find(request.name)
+            key = request.name.removeprefix("instances/")
+            if key in host.busy:
+                raise Aborted("OPERATION_IN_PROGRESS", key, {"resource": key})
+            del host.instances[key]
+            instance.state = ENDED
+            host.change(instance)
+        host.after("DeleteInstance")
+        return snapshotter_service_pb2.DeleteInstanceResponse()
+
+    def ListInstances(self, request: Any, _: Any) -> Any:
+        """List instances."""
+        with self.host.lock:
+            found = [
+                each
+                for each in self.host.instances.values()
+                if request.function_id in {"", each.workload.function_id}
+            ]
+            page, token = paginate(found, lambda i: i.name, request.page_size, request.page_token)
+            return snapshotter_service_pb2.ListInstancesResponse(
+                instances=page, next_page_token=token
+            )
+
+    def WatchInstances(self, _: Any, context: Any) -> Iterator[Any]:
+        """Stream instances."""
+        response = snapshotter_service_pb2.WatchInstancesResponse
+        with self.host.changes.subscribe() as changes:
+            context.add_callback(changes.close)
+            with self.host.lock:
+                present = [response(instance=each) for each in self.host.instances.values()]
+            yield from present
+            yield response(synced=True)
+            yield from changes
+
+
+class FakeNetplane(netplane_service_pb2_grpc.NetplaneServiceServicer):
+    """Endpoints and routes of a fake host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self.host = host
+
+    def register(self, server: Any) -> None:
+        """See aetherless_common.server.Service."""
+        netplane_service_pb2_grpc.add_NetplaneServiceServicer_to_server(self, server)
+
+    def start(self) -> None:
+        """Take new watches."""
+        self.host.answers = Broadcaster()
+
+    def stop(self) -> None:
+        """End the watches."""
+        self.host.answers.close()
+
+    def AttachEndpoint(self, request: Any, _: Any) -> Any:
+        """Give a sandbox that lives its link."""
+        host = self.host
+        host.begin("AttachEndpoint")
+        name, netns = request.endpoint_id, request.endpoint.netns_path
+        with host.lock:
+            if netns not in {each.netns_path for each in host.instances.values()}:
+                raise FailedPrecondition("NETNS_UNREACHABLE", netns, {"netns": netns, "errno": 2})
+            endpoint = host.endpoints.get(name)
+            if endpoint and endpoint.netns_path != netns:
+                raise AlreadyExists("ENDPOINT_EXISTS", name, {"endpoint": name})
+            if endpoint is None:
+                slot = next(host.counter)
+                endpoint = endpoint_pb2.Endpoint(
+                    name=f"endpoints/{name}",
+                    netns_path=netns,
+                    trigger_port=request.endpoint.trigger_port,
+                    host_link=f"ae{slot}",
+                    outer_ipv4=f"198.18.0.{slot % 250}",
+                    inner_ipv4="198.18.255.1",
+                    inner_ipv6="fd00:ae:ffff::1",
+                    state_map_path="/bpf/endpoint_state",
+                    state_map_slot=slot,
+                )
+                host.endpoints[name] = endpoint
+        host.after("AttachEndpoint")
+        return netplane_service_pb2.AttachEndpointResponse(endpoint=endpoint)
+
+    def DetachEndpoint(self, request: Any, _: Any) -> Any:
+        """Take a link away that no route leads to."""
+        self.host.begin("DetachEndpoint")
+        with self.host.lock:
+            for route in self.host.routes.values():
+                if route.endpoint == request.name:
+                    metadata = {"endpoint": request.name, "route": route.name}
+                    raise FailedPrecondition("ENDPOINT_IN_USE", request.name, metadata)
+            self.host.endpoints.pop(request.name.removeprefix("endpoints/"), None)
+        self.host.after("DetachEndpoint")
+        return netplane_service_pb2.DetachEndpointResponse()
+
+    def ListEndpoints(self, request: Any, _: Any) -> Any:
+        """List endpoints."""
+        with self.host.lock:
+            found = list(self.host.endpoints.values())
+        page, token = paginate(found, lambda e: e.name, request.page_size, request.page_token)
+        return netplane_service_pb2.ListEndpointsResponse(endpoints=page, next_page_token=token)
+
+    def SetRoute(self, request: Any, _: Any) -> Any:
+        """Lead a port to an endpoint."""
+        host = self.host
+        host.begin("SetRoute")
+        route = request.route
+        with host.lock:
+            if route.port in host.foreign_ports:
+                metadata = {"port": route.port, "process": "other", "pid": 99}
+                raise FailedPrecondition("PORT_IN_USE", f"port {route.port} is taken", metadata)
+            if route.endpoint and route.endpoint.removeprefix("endpoints/") not in host.endpoints:
+                raise NotFound("ENDPOINT_NOT_FOUND", route.endpoint, {"endpoint": route.endpoint})
+            route.name = f"routes/{route.port}"
+            host.routes[route.port] = route
+        host.after("SetRoute")
+        return netplane_service_pb2.SetRouteResponse(route=route)
+
+    def ListRoutes(self, request: Any, _: Any) -> Any:
+        """List routes."""
+        with self.host.lock:
+            found = list(self.host.routes.values())
+        page, token = paginate(found, lambda r: r.name, request.page_size, request.page_token)
+        return netplane_service_pb2.ListRoutesResponse(routes=page, next_page_token=token)
+
+    def DeleteRoute(self, request: Any, _: Any) -> Any:
+        """Free a port."""
+        self.host.begin("DeleteRoute")
+        with self.host.lock:
+            if self.host.routes.pop(int(request.name.removeprefix("routes/")), None) is None:
+                raise NotFound("ROUTE_NOT_FOUND", request.name, {"route": request.name})
+        self.host.after("DeleteRoute")
+        return netplane_service_pb2.DeleteRouteResponse()
+
+    def WatchTraffic(self, _: Any, context: Any) -> Iterator[Any]:
+        """Stream first answers."""
+        with self.host.answers.subscribe() as answers:
+            context.add_callback(answers.close)
+            yield from answers
+
+
+class FakeServices:
+    """Serves a fake host's two services; each can be taken away and brought back."""
+
+    def __init__(self, settings: Settings, host: FakeHost) -> None:
+        self.settings = settings
+        self.services: dict[str, Any] = {
+            "snapshotter": FakeSnapshotter(host),
+            "netplane": FakeNetplane(host),
+        }
+        self.stacks: dict[str, ExitStack] = {}
+
+    def start(self, name: str) -> None:
+        """Bring a service up."""
+        service = self.services[name]
+        service.start()
+        stack = ExitStack()
+        stack.enter_context(serving(self.settings, name, service))
+        self.stacks[name] = stack
+
+    def stop(self, name: str) -> None:
+        """Take a service away; what it owns stays."""
+        self.stacks.pop(name).close()
+
+    def stop_all(self) -> None:
+        """Take away what is up."""
+        for name in list(self.stacks):
+            self.stop(name)

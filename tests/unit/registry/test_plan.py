@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan: what is done, in which order, from wherever it is interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aetherless_registry.names import golden_id, instance_id, snapshot_id
+from aetherless_registry.plan import (
+    Desired,
+    Observed,
+    ObservedInstance,
+    ObservedRoute,
+    Step,
+    StepKind,
+    next_step,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TESTDATA = Path(__file__).parent / "testdata"
+F = "f"
+DUAL = 3
+STEP_LIMIT = 80
+
+
+@dataclass
+class Sandbox:
+    """A pure host that steps change, with the rules of the real one."""
+
+    instances: dict[str, ObservedInstance] = field(default_factory=dict)
+    endpoints: dict[str, str] = field(default_factory=dict)
+    snapshots: dict[str, int] = field(default_factory=dict)
+    routes: dict[int, ObservedRoute] = field(default_factory=dict)
+    made: int = 0
+
+    def observed(self) -> Observed:
+        """Return what there is."""
+        return Observed(
+            instances=dict(self.instances),
+            endpoints=dict(self.endpoints),
+            snapshots=dict(self.snapshots),
+            routes=dict(self.routes),
+        )
+
+    def take(self, step: Step) -> None:
+        """Do a step; asserts that the services would not refuse it."""
+        golden = golden_id(F, step.revision)
+        instance, snapshot = instance_id(F, step.revision), snapshot_id(F, step.revision)
+        match step.kind:
+            case StepKind.CREATE_GOLDEN | StepKind.CREATE_INSTANCE:
+                self.create(golden if step.kind is StepKind.CREATE_GOLDEN else instance, snapshot)
+            case StepKind.ATTACH_GOLDEN | StepKind.ATTACH_INSTANCE:
+                name = golden if step.kind is StepKind.ATTACH_GOLDEN else instance
+                assert name not in self.endpoints
+                self.endpoints[name] = self.instances[name].netns_path
+            case StepKind.CREATE_SNAPSHOT:
+                assert self.instances[golden].state == "CREATED"
+                assert self.endpoints[golden] == self.instances[golden].netns_path
+                self.instances[golden] = replace(self.instances[golden], state="STARTED")
+                self.snapshots[snapshot] = DUAL
+            case StepKind.ARM_INSTANCE:
+                assert self.endpoints[instance] == self.instances[instance].netns_path
+                self.instances[instance] = replace(self.instances[instance], state="ARMED")
+            case StepKind.SET_ROUTE | StepKind.RESERVE_PORT:
+                endpoint = instance if step.kind is StepKind.SET_ROUTE else ""
+                assert not endpoint or endpoint in self.endpoints
+                self.routes[step.port] = ObservedRoute(F, endpoint, DUAL)
+            case StepKind.DELETE_ROUTE:
+                assert self.routes.pop(step.port).function == F
+            case _:
+                self.undo(step, golden, instance, snapshot)
+
+    def create(self, name: str, snapshot: str) -> None:
+        """Make a sandbox."""
+        assert name not in self.instances
+        assert name.endswith("golden") or snapshot in self.snapshots
+        self.made += 1
+        self.instances[name] = ObservedInstance("CREATED", f"new/{self.made}")
+
+    def undo(self, step: Step, golden: str, instance: str, snapshot: str) -> None:
+        """Take something away."""
+        led_to = {route.endpoint for route in self.routes.values()}
+        match step.kind:
+            case StepKind.DELETE_GOLDEN:
+                assert golden in self.instances or golden in self.endpoints
+                self.endpoints.pop(golden, None)
+                self.instances.pop(golden, None)
+            case StepKind.DRAIN_INSTANCE:
+                self.instances[instance] = replace(self.instances[instance], state="ARMED")
+            case StepKind.DETACH_INSTANCE:
+                assert instance not in led_to
+                del self.endpoints[instance]
+            case StepKind.DELETE_INSTANCE:
+                del self.instances[instance]
+            case StepKind.DELETE_SNAPSHOT:
+                assert instance not in self.instances
+                del self.snapshots[snapshot]
+            case _:
+                pytest.fail(f"{step} is not for a host")
+
+
+@dataclass
+class World:
+    """A function beside its host."""
+
+    desired: Desired = field(
+        default_factory=lambda: Desired(function=F, revision=1, port=8080)
+    )
+    host: Sandbox = field(default_factory=Sandbox)
+
+    def step(self) -> Step | None:
+        """Take the next step, and return it."""
+        step = next_step(self.desired, self.host.observed())
+        if step is None or step.kind in {StepKind.FORGET, StepKind.AWAIT_PORT}:
+            return step
+        if step.kind is StepKind.MARK_SERVING:
+            self.desired = replace(
+                self.desired, serving_revision=step.revision, serving_port=self.desired.port
+            )
+            return step
+        self.host.take(step)
+        if step.kind is StepKind.DELETE_SNAPSHOT and step.revision == self.desired.target:
+            self.desired = replace(self.desired, spoiled=False)
+        return step
+
+    def settle(self) -> list[Step]:
+        """Take steps until there is none, or one that ends it."""
+        steps = []
+        for _ in range(STEP_LIMIT):
+            step = self.step()
+            if step is None:
+                return steps
+            steps.append(step)
+            if step.kind in {StepKind.FORGET, StepKind.AWAIT_PORT}:
+                return steps
+        pytest.fail(f"no end: {steps[-6:]}")
+
+    def run(self, line: str) -> str:
+        """Run one line of a transcript."""
+        command, *words = line.split()
+        fields = {key: int(value) for key, value in (word.split("=") for word in words)}
+        if command == "declare":
+            revision = self.desired.revision + 1
+            port = fields.get("port", self.desired.port)
+            self.desired = replace(self.desired, revision=revision, port=port, failed=False)
+        elif command in {"fail", "delete", "spoil"}:
+            flag = {"fail": "failed", "delete": "deleting", "spoil": "spoiled"}[command]
+            self.desired = replace(self.desired, **{flag: True})
+        elif command == "lose":
+            self.desired = replace(self.desired, failed=True, serving_revision=0, serving_port=0)
+        elif command in {"run", "die"}:
+            name = instance_id(F, fields["revision"])
+            if command == "die":
+                del self.host.instances[name]
+            else:
+                self.host.instances[name] = replace(self.host.instances[name], state="RUNNING")
+        elif command == "foreign":
+            self.host.routes[fields["port"]] = ObservedRoute("other", "other-r1-0", DUAL)
+        else:
+            return self.steps(command, fields)
+        return ""
+
+    def steps(self, command: str, fields: dict[str, int]) -> str:
+        """Take some steps or all, and show them."""
+        if command == "step":
+            taken = [step for _ in range(fields["count"]) if (step := self.step())]
+            return "\n".join(map(show, taken))
+        assert command == "settle"
+        return "\n".join([*map(show, self.settle()), *self.left()])
+
+    def left(self) -> list[str]:
+        """Return what there is, in lines."""
+        host = self.host
+        instances = (f"{name} {each.state}" for name, each in sorted(host.instances.items()))
+        routes = (f"{port} {each.endpoint}" for port, each in sorted(host.routes.items()))
+        kinds = {
+            "instances": instances,
+            "endpoints": sorted(host.endpoints),
+            "snapshots": sorted(host.snapshots),
+            "routes": routes,
+        }
+        return [f"  {kind}: {', '.join(each) or '-'}" for kind, each in kinds.items()]
+
+
+def show(step: Step) -> str:
+    """Return a step in one line."""
+    revision = f" r{step.revision}" if step.revision else ""
+    return step.kind.value + revision + (f" :{step.port}" if step.port else "")
+
+
+@pytest.mark.parametrize("path", sorted(TESTDATA.glob("plan_*.txt")), ids=lambda p: p.stem)
+def test_transcript(path: Path, transcript: Callable[..., None]) -> None:
+    """The plan answers as it was reviewed."""
+    transcript(path, World().run)
+
+
+def test_there_are_transcripts() -> None:
+    """The test above ran at all."""
+    assert list(TESTDATA.glob("plan_*.txt"))
+
+
+def sandboxes(draw: st.DrawFn) -> Sandbox:
+    """Draw a host as interrupted deploys of three revisions may have left it, or worse."""
+    states = st.sampled_from(["CREATED", "STARTED", "ARMED", "RESTORING", "RUNNING", "ENDED"])
+    host = Sandbox()
+    for revision in (1, 2, 3):
+        for name in (golden_id(F, revision), instance_id(F, revision)):
+            if draw(st.booleans()):
+                host.instances[name] = ObservedInstance(draw(states), f"old/{name}")
+            if draw(st.booleans()):
+                host.endpoints[name] = draw(st.sampled_from([f"old/{name}", "stale"]))
+        has_snapshot = instance_id(F, revision) in host.instances or draw(st.booleans())
+        if has_snapshot:
+            host.snapshots[snapshot_id(F, revision)] = DUAL
+    for port in (8080, 9090):
+        leads_to = draw(st.sampled_from([None, "", *sorted(host.endpoints)]))
+        if leads_to is not None and not leads_to.endswith("golden"):
+            host.routes[port] = ObservedRoute(F, leads_to, DUAL)
+    return host
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Draw a function in any stage beside any host."""
+    serving = draw(st.sampled_from([0, 2, 3]))
+    desired = Desired(
+        function=F,
+        revision=3,
+        port=draw(st.sampled_from([8080, 9090])),
+        serving_revision=serving,
+        serving_port=8080 if serving else 0,
+        failed=draw(st.booleans()),
+        deleting=draw(st.booleans()),
+        spoiled=draw(st.booleans()),
+    )
+    if serving == desired.revision:
+        desired = replace(desired, port=8080)
+    return World(desired, sandboxes(draw))
+
+
+@given(worlds())
+@settings(max_examples=500, deadline=None)
+def test_every_world_settles(world: World) -> None:
+    """From anything, steps the services accept lead to what is desired, and nothing is left over."""
+    world.settle()
+    target = 0 if world.desired.deleting else world.desired.target
+    host = world.host
+    if not target:
+        assert (host.instances, host.endpoints, host.snapshots, host.routes) == ({}, {}, {}, {})
+        return
+    name = instance_id(F, target)
+    assert set(host.instances) == set(host.endpoints) == {name}
+    assert host.instances[name].state in {"ARMED", "RUNNING", "RESTORING", "STARTED"}
+    assert host.endpoints[name] == host.instances[name].netns_path
+    assert set(host.snapshots) == {snapshot_id(F, target)}
+    assert host.routes == {world.desired.target_port: ObservedRoute(F, name, DUAL)}
+    assert next_step(world.desired, host.observed()) is None
+
+
+def test_what_serves_is_led_to_until_the_new_one_is_armed() -> None:
+    """At no step of a deploy beside an old revision does the port lead nowhere."""
+    world = World()
+    world.settle()
+    world.run("declare")
+    while (step := world.step()) is not None:
+        route = world.host.routes[8080]
+        assert world.host.instances[route.endpoint].state == "ARMED", step
+    assert world.host.routes[8080].endpoint == instance_id(F, 2)
