@@ -22,7 +22,7 @@ class Hello(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+    def do_GET(self) -> None:
         """Answer with the process id, the counter and the time of the one real start."""
         COUNTER["answers"] += 1
         body = json.dumps(

@@ -17,11 +17,11 @@ NOTES = [f"this list was begun by {os.environ.get('AUTHOR', 'nobody')}"]
 class Notes(BaseHTTPRequestHandler):
     """Lists the notes, or adds one."""
 
-    def do_GET(self) -> None:  # noqa: N802 (http.server's name)
+    def do_GET(self) -> None:
         """List the notes."""
         self._answer(200, "\n".join(NOTES))
 
-    def do_POST(self) -> None:  # noqa: N802 (http.server's name)
+    def do_POST(self) -> None:
         """Add a note."""
         length = int(self.headers.get("Content-Length", "0"))
         NOTES.append(self.rfile.read(length).decode(errors="replace"))

@@ -12,7 +12,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,7 +36,7 @@ COMMANDS = {
     "list": ("Inspection", "List the functions."),
     "describe": ("Inspection", "Show one function, its processes and its snapshot."),
     "stats": ("Inspection", "Show requests, wakes, latencies and memory."),
-    "logs": ("Inspection", "Show what a function printed."),
+    "logs": ("Inspection", "Show what a function printed: its standard output and error."),
 }
 EXAMPLES = """\
 \b
@@ -95,6 +95,11 @@ class LazyGroup(click.Group):  # its methods' arguments are click's
                 )
 
 
+def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Store a global option at once, so that errors on the way are printed as it says."""
+    setattr(ctx.ensure_object(Options), str(parameter.name), value)
+
+
 @click.group(
     cls=LazyGroup,
     epilog=EXAMPLES,
@@ -107,6 +112,8 @@ class LazyGroup(click.Group):  # its methods' arguments are click's
     default=Path("aetherless.yaml"),
     show_default=True,
     metavar="FILE",
+    callback=_keep,
+    expose_value=False,
     help="The configuration file.",
 )
 @click.option(
@@ -115,19 +122,25 @@ class LazyGroup(click.Group):  # its methods' arguments are click's
     type=click.Choice(["table", "json", "yaml"]),
     default="table",
     show_default=True,
+    callback=_keep,
+    expose_value=False,
     help="How to print results and errors.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks and every detail.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    callback=_keep,
+    expose_value=False,
+    help="Show tracebacks and every detail.",
+)
 @click.version_option(package_name="aetherless-cli", message="aetherctl %(version)s")
-@click.pass_context
-def cli(ctx: click.Context, config: Path, output: str, *, verbose: bool) -> None:
+def cli() -> None:
     """Run ordinary programs as functions that sleep as checkpoints and wake in milliseconds.
 
     AETHER_RUNTIME_DIR (default /run/aetherless) and AETHER_STATE_DIR (default
     /var/lib/aetherless) choose the orchestrator; several can run on one host.
     """
-    options = ctx.ensure_object(Options)
-    options.config, options.output, options.verbose = config, output, verbose
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,12 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(args))
 
 
-def run(arguments: list[str]) -> int:  # noqa: PLR0911 (one per way to end)
+def run(arguments: list[str]) -> int:
     """Run one command line; return its exit status, with errors printed."""
     options = Options()
     try:
-        with cli.make_context("aetherctl", arguments) as ctx:
-            ctx.obj = options
+        with cli.make_context("aetherctl", arguments, obj=options) as ctx:
             cli.invoke(ctx)
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -154,7 +166,7 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 (one per way to end)
         return _pipe_closed()
     except AetherlessError as error:
         return _failed(error, options)
-    except Exception as error:  # noqa: BLE001 (the outermost place: typed and printed)
+    except Exception as error:
         return _failed(_unexpected(error), options, traceback.format_exc())
     return 0
 

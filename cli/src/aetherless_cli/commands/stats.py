@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from aetherless_cli.client import Mesh
     from aetherless_cli.main import Options
 
-HELP = """Show requests, wakes, latencies and memory, of one function or of all.
+HELP = """Show requests, wakes, latencies and memory.
 
-Requests and first-byte times are counted by the kernel on the packets' way, since the route was
-made: FIRST BYTE is from a wake's first packet to the first payload byte of its answer. Restore
-times are CRIU's, over the newest wakes. Memory is what the processes have now: UNIQUE is theirs
-alone, SHARED is mapped by others as well.
+Of one function or of all. Requests and first-byte times are counted by the kernel on the packets'
+way, since the route was made: FIRST BYTE is from a wake's first packet to the first payload byte of
+its answer. Restore times are CRIU's, over the newest wakes. Memory is what the processes have now:
+UNIQUE is theirs alone, SHARED is mapped by others as well.
 
 \b
 Examples:

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Services that play a script over the real contracts, for what the command line makes of it."""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from aetherless.netplane.v1 import netplane_service_pb2 as netplane_pb2
+from aetherless.netplane.v1 import netplane_service_pb2_grpc, route_pb2
+from aetherless.registry.v1 import function_pb2, registry_service_pb2_grpc
+from aetherless.registry.v1 import registry_service_pb2 as registry_pb2
+from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2, snapshotter_service_pb2_grpc
+from aetherless.snapshotter.v1 import snapshotter_service_pb2 as snapshotter_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import grpc
+
+
+def function(
+    name: str,
+    revision: int = 1,
+    deploy: function_pb2.DeployState = function_pb2.DEPLOY_STATE_DEPLOYED,
+) -> function_pb2.Function:
+    """Return a function as a registry tells of it."""
+    return function_pb2.Function(
+        name=f"functions/{name}",
+        spec=function_pb2.FunctionSpec(
+            function_id=name, trigger_port=8080, handler_path="/srv/app/hello.py"
+        ),
+        state=function_pb2.FUNCTION_STATE_WARM_SNAPSHOT,
+        revision=revision,
+        serving_revision=revision,
+        deploy_state=deploy,
+        instances=[function_pb2.InstanceStatus(instance=f"instances/{name}-r1-0", address="a1")],
+    )
+
+
+class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
+    """Answers ApplyConfig with DEPLOYING, then streams what the test puts into ``script``."""
+
+    def __init__(self, *functions: function_pb2.Function) -> None:
+        self.functions = list(functions)
+        self.applied: list[registry_pb2.ApplyConfigRequest] = []
+        self.script: queue.SimpleQueue[registry_pb2.FunctionEvent | None] = queue.SimpleQueue()
+
+    def register(self, server: grpc.Server) -> None:
+        """Add it to a server."""
+        registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(self, server)
+
+    def ApplyConfig(self, request: Any, context: Any) -> Any:
+        """Remember the declaration."""
+        self.applied.append(request)
+        state = function_pb2.DEPLOY_STATE_DEPLOYING
+        told = [function(spec.function_id, 2, state) for spec in request.functions]
+        return registry_pb2.ApplyConfigResponse(functions=told, revision=5)
+
+    def WatchFunctions(self, request: Any, context: Any) -> Iterator[Any]:
+        """Stream the present state, then the script until its None."""
+        yield registry_pb2.WatchFunctionsResponse(revision=4)
+        while (event := self.script.get()) is not None:
+            yield registry_pb2.WatchFunctionsResponse(revision=6, events=[event])
+
+    def ListFunctions(self, request: Any, context: Any) -> Any:
+        """Hand out one function per page."""
+        at = int(request.page_token or "0")
+        token = str(at + 1) if at + 1 < len(self.functions) else ""
+        page = self.functions[at : at + 1]
+        return registry_pb2.ListFunctionsResponse(functions=page, next_page_token=token)
+
+    def GetFunction(self, request: Any, context: Any) -> Any:
+        """Return the first function."""
+        return registry_pb2.GetFunctionResponse(function=self.functions[0])
+
+
+class Snapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
+    """Knows one running clone and its snapshot."""
+
+    def __init__(self, root_pid: int) -> None:
+        self.root_pid = root_pid
+
+    def register(self, server: grpc.Server) -> None:
+        """Add it to a server."""
+        snapshotter_service_pb2_grpc.add_SnapshotterServiceServicer_to_server(self, server)
+
+    def ListInstances(self, request: Any, context: Any) -> Any:
+        """Return the clone."""
+        clone = instance_pb2.Instance(
+            name=f"instances/{request.function_id}-r1-0",
+            role=instance_pb2.INSTANCE_ROLE_CLONE,
+            state=instance_pb2.INSTANCE_STATE_RUNNING,
+            snapshot="snapshots/a-r1",
+            root_pid=self.root_pid,
+            wakes=7,
+            failed_wakes=1,
+            unique_memory_bytes=3 << 20,
+            shared_memory_bytes=5 << 20,
+            last_wake=instance_pb2.Wake(
+                sequence=8, client="127.0.0.1:555", restore_duration=Duration(nanos=6_700_000)
+            ),
+            restore_stats=instance_pb2.RestoreStats(
+                count=7,
+                restore_p50=Duration(nanos=6_700_000),
+                restore_p99=Duration(nanos=9_900_000),
+            ),
+        )
+        return snapshotter_pb2.ListInstancesResponse(instances=[clone])
+
+    def GetSnapshot(self, request: Any, context: Any) -> Any:
+        """Return the snapshot."""
+        snapshot = snapshot_pb2.Snapshot(name=request.name, criu_version="4.2.1")
+        return snapshotter_pb2.GetSnapshotResponse(snapshot=snapshot)
+
+    def TailLogs(self, request: Any, context: Any) -> Iterator[Any]:
+        """Return raw bytes."""
+        yield snapshotter_pb2.TailLogsResponse(data=b"one\n\xff")
+        yield snapshotter_pb2.TailLogsResponse(data=f"{request.lines}\n".encode())
+
+
+class Netplane(netplane_service_pb2_grpc.NetplaneServiceServicer):
+    """Counts for one route."""
+
+    def register(self, server: grpc.Server) -> None:
+        """Add it to a server."""
+        netplane_service_pb2_grpc.add_NetplaneServiceServicer_to_server(self, server)
+
+    def GetRouteStats(self, request: Any, context: Any) -> Any:
+        """Return counters."""
+        stats = route_pb2.RouteStats(
+            route=request.name, requests=1 << 33, first_byte_p50=Duration(nanos=7_400_000)
+        )
+        return netplane_pb2.GetRouteStatsResponse(stats=stats)
