@@ -15,10 +15,12 @@ KINDS = {
 }
 
 
-def specs_of(config: Config) -> list[function_pb2.FunctionSpec]:
-    """Return every function of a configuration as the registry takes it."""
-    default = config.orchestrator.restore_timeout_ms
-    return [_spec(function, default) for function in config.functions]
+def specs_of(config: Config, restore_timeout_ms: int) -> list[function_pb2.FunctionSpec]:
+    """Return every function of a configuration as the registry takes it.
+
+    ``restore_timeout_ms`` is for functions that have none of their own.
+    """
+    return [_spec(function, restore_timeout_ms) for function in config.functions]
 
 
 def _spec(function: FunctionConfig, restore_timeout_ms: int) -> function_pb2.FunctionSpec:

@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run(args))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:  # noqa: PLR0911 (one per way to end)
     """Run one command line; return its exit status, with errors printed."""
     options = Options()
     try:
@@ -166,7 +166,7 @@ def run(arguments: list[str]) -> int:
         return _pipe_closed()
     except AetherlessError as error:
         return _failed(error, options)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the outermost place: typed and printed)
         return _failed(_unexpected(error), options, traceback.format_exc())
     return 0
 

@@ -22,6 +22,8 @@ from aetherless_common.settings import SERVICES, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aetherless_cli.config import Config
+
 LOCK_TIMEOUT = 90.0  # seconds; an up or down that holds the lock longer is stuck
 START_TIMEOUT = 60.0
 GIVE_UP_RESTARTS = 3  # a service that ended so often while it was to start won't start
@@ -186,13 +188,15 @@ def log_tail(settings: Settings, service: str, lines: int = LOG_LINES) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def settings_for(config: Any) -> Settings:
-    """Return the settings of the environment with a configuration's orchestrator section."""
+def settings_for(config: Config, settings: Settings, *, running: bool) -> Settings:
+    """Return the settings with a configuration's orchestrator section.
+
+    Keys that the file leaves out are those of the orchestrator when it is running, else they have
+    their defaults.
+    """
     section = config.orchestrator
-    return dataclasses.replace(
-        Settings.load(),
-        snapshot_dir=Path(os.path.normpath(section.snapshot_dir)),
-        shm_buffer_size=section.shm_buffer_size,
-        warm_pool_size=section.warm_pool_size,
-        restore_timeout_ms=section.restore_timeout_ms,
-    )
+    names = section.model_fields_set if running else type(section).model_fields
+    given = {name: getattr(section, name) for name in names}
+    if "snapshot_dir" in given:
+        given["snapshot_dir"] = Path(os.path.normpath(given["snapshot_dir"]))
+    return dataclasses.replace(settings, **given)

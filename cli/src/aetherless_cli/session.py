@@ -15,6 +15,7 @@ from aetherless_cli.live import Changes, changes
 from aetherless_cli.removal import Removal
 from aetherless_cli.rollout import Rollout
 from aetherless_cli.wakes import show_wakes
+from aetherless_common.settings import Settings
 
 if TYPE_CHECKING:
     from aetherless_cli.config import Config
@@ -27,7 +28,9 @@ class Session:
     def __init__(self, config: Config, console: Console) -> None:
         self._config = config
         self._console = console
-        self._settings = orchestrator.settings_for(config)
+        found = Settings.load()
+        running = orchestrator.supervisor_process(found) is not None
+        self._settings = orchestrator.settings_for(config, found, running=running)
         self._started = False
         self._rollout: Rollout | None = None
 
@@ -70,7 +73,7 @@ class Session:
             self._console.passing("checking the host")
             preflight.require(service_checks(services), self._console)
         rollout = self._rollout = Rollout(services, stream, self._console, self._alive)
-        rollout.declare(specs_of(self._config), prune=False)
+        rollout.declare(specs_of(self._config, self._settings.restore_timeout_ms), prune=False)
         rollout.follow()
         finish(rollout, self._console)
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: N802, ARG002 (the contracts' names and arguments)
 """Services that play a script over the real contracts, for what the command line makes of it."""
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def function(
     name: str,
     revision: int = 1,
-    deploy: function_pb2.DeployState = function_pb2.DEPLOY_STATE_DEPLOYED,
+    deploy: function_pb2.DeployState.ValueType = function_pb2.DEPLOY_STATE_DEPLOYED,
 ) -> function_pb2.Function:
     """Return a function as a registry tells of it."""
     return function_pb2.Function(

@@ -53,14 +53,15 @@ def command(options: Options, file: Path | None, named: Path | None, *, prune: b
     from aetherless_cli.live import changes
     from aetherless_cli.rollout import Rollout
     from aetherless_cli.session import finish
+    from aetherless_common.settings import Settings
 
-    settings = orchestrator.settings_for(config)
+    settings = orchestrator.settings_for(config, Settings.load(), running=True)
     console = Console(options.output)
     with mesh(settings) as services:
         services.functions()  # says at once when there is no orchestrator
         orchestrator.refuse_other_settings(settings)
         with changes(services) as stream:
             rollout = Rollout(services, stream, console, settings.runtime_dir.exists)
-            rollout.declare(specs_of(config), prune=prune)
+            rollout.declare(specs_of(config, settings.restore_timeout_ms), prune=prune)
             rollout.follow()
             finish(rollout, console)

@@ -60,7 +60,7 @@ class Orchestrator(_Strict):
     warm_pool_size: int = Field(default=10, ge=1, le=1000)
     # Strict; for functions that name none of their own.
     restore_timeout_ms: int = Field(default=15, ge=1, le=100_000)
-    snapshot_dir: AbsolutePath = "/dev/shm/aetherless"
+    snapshot_dir: AbsolutePath = "/dev/shm/aetherless"  # noqa: S108 (a folder of ours, 0700)
 
 
 class Warmup(_Strict):
