@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the snapshotter's unit tests share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aetherless.snapshotter.v1 import instance_pb2
+from aetherless_snapshotter import images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MakeWorkload = "Callable[..., instance_pb2.Workload]"
+
+
+@pytest.fixture
+def make_workload(tmp_path: Path) -> Callable[..., instance_pb2.Workload]:
+    """Return a maker of valid workloads whose fields a test may change."""
+
+    def make(**fields: object) -> instance_pb2.Workload:
+        workload = instance_pb2.Workload(
+            function_id="hello",
+            revision=1,
+            handler_path=str(tmp_path / "handler.py"),
+            memory_limit_bytes=64 << 20,
+            trigger_port=8080,
+            warmup=instance_pb2.Warmup(kind=instance_pb2.WARMUP_KIND_HTTP, path="/"),
+        )
+        workload.timeout.FromMilliseconds(10_000)
+        workload.restore_timeout.FromMilliseconds(2_000)
+        workload.MergeFrom(instance_pb2.Workload(**fields))  # type: ignore[arg-type]
+        return workload
+
+    return make
+
+
+@pytest.fixture
+def criu_modules(prefix: Path) -> None:
+    """Make CRIU's generated modules importable."""
+    images.load_modules(prefix)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logs of functions: the tail, following, rotation."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aetherless_common.errors import NotFound
+from aetherless_snapshotter.idranges import IdRange
+from aetherless_snapshotter.logs import Logs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def never() -> bool:
+    """Say that the reader is gone."""
+    return False
+
+
+def tail(logs: Logs, lines: int) -> bytes:
+    """Return what a reader gets who does not follow."""
+    return b"".join(logs.tail("f", lines, follow=False, alive=never))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [(1, b"three\n"), (2, b"two\nthree\n"), (10, b"one\ntwo\nthree\n"), (-1, b"one\ntwo\nthree\n")],
+)
+def test_tail_begins_at_a_line(tmp_path: Path, lines: int, expected: bytes) -> None:
+    """The last lines are whole lines."""
+    logs = Logs(tmp_path)
+    logs.path("f").write_bytes(b"one\ntwo\nthree\n")
+    assert tail(logs, lines) == expected
+    assert logs.last_lines("f", lines) == expected
+
+
+def test_tail_counts_a_line_that_is_not_ended(tmp_path: Path) -> None:
+    """A last line without its newline is a line."""
+    logs = Logs(tmp_path)
+    logs.path("f").write_bytes(b"one\ntwo")
+    assert tail(logs, 1) == b"two"
+
+
+def test_tail_over_many_blocks(tmp_path: Path) -> None:
+    """Lines are found beyond the first block read from the end."""
+    logs = Logs(tmp_path)
+    lines = [f"{number:06d}".encode() * 10 for number in range(5000)]
+    logs.path("f").write_bytes(b"\n".join(lines) + b"\n")
+    assert tail(logs, 4000).splitlines() == lines[1000:]
+
+
+def test_no_log_is_a_typed_error(tmp_path: Path) -> None:
+    """A function that never ran has no log."""
+    with pytest.raises(NotFound) as caught:
+        tail(Logs(tmp_path), 1)
+    assert caught.value.reason == "LOG_NOT_FOUND"
+
+
+def test_follow_sees_later_lines_and_a_truncation(tmp_path: Path) -> None:
+    """What is written later is sent, also after a rotation made the file short."""
+    logs = Logs(tmp_path)
+    path = logs.path("f")
+    path.write_bytes(b"old\n" * 100)
+    gone = threading.Event()
+    blocks = logs.tail("f", 1, follow=True, alive=lambda: not gone.is_set())
+    assert next(blocks) == b"old\n"
+    with path.open("ab") as file:
+        file.write(b"new\n")
+    assert next(blocks) == b"new\n"
+    os.truncate(path, 0)
+    with path.open("ab") as file:
+        file.write(b"after\n")
+    assert next(blocks) == b"after\n"
+    gone.set()
+    assert list(blocks) == []
+
+
+def test_rotation_keeps_the_file_and_one_older_generation(tmp_path: Path) -> None:
+    """The inode stays, because an appending process and a snapshot know it."""
+    logs = Logs(tmp_path, max_bytes=10)
+    path = logs.path("f")
+    path.write_bytes(b"0123456789abc")
+    inode = path.stat().st_ino
+    assert logs.rotate() == 1
+    assert path.stat().st_ino == inode
+    assert path.stat().st_size == 0
+    assert (tmp_path / "f.log.1").read_bytes() == b"0123456789abc"
+    assert logs.rotate() == 0
+
+
+def test_since_returns_what_came_after(tmp_path: Path) -> None:
+    """An offset from before a truncation means all there is."""
+    logs = Logs(tmp_path)
+    assert logs.since("f", 0) == b""
+    logs.path("f").write_bytes(b"one\ntwo\n")
+    assert logs.since("f", 4) == b"two\n"
+    assert logs.since("f", 100) == b"one\ntwo\n"
+
+
+@pytest.mark.root
+def test_the_log_belongs_to_the_handler(tmp_path: Path) -> None:
+    """A program may open /dev/stdout anew."""
+    path = Logs(tmp_path / "logs").ensure("f", IdRange(0x70000000))
+    assert path.stat().st_uid == 0x70000000 + 1000
+    assert path.stat().st_mode & 0o777 == 0o600
