@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-MakeWorkload = "Callable[..., instance_pb2.Workload]"
-
 
 @pytest.fixture
 def make_workload(tmp_path: Path) -> Callable[..., instance_pb2.Workload]:

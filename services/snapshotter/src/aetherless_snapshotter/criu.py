@@ -170,7 +170,8 @@ def _known(pattern: str, cause: str, remedy: str) -> Known:
 #: Checked in order against every Error line of a log, the last line first.
 KNOWN_REFUSALS = (
     _known(
-        r"anon_inode:\[io_uring\]|io_uring",
+        # Linux refuses io_uring descriptors in SCM_RIGHTS, by which CRIU fetches descriptors.
+        r"io_uring|send_fds failed \(-22\)|Can't retrieve FDs from socket",
         "it holds an io_uring",
         "let it use epoll: UV_USE_IO_URING=0 for libuv (the default here), no uvloop, or turn"
         " io_uring off in the program's own configuration",
@@ -187,7 +188,7 @@ KNOWN_REFUSALS = (
         "don't open /dev/tty, /dev/ptmx or a pseudo-terminal before the first request",
     ),
     _known(
-        r"/dev/nvidia|/dev/dri|/dev/kvm|/dev/fuse|/dev/net|of that type \[[26]0\d{3}\]"
+        r"/dev/nvidia|/dev/dri|/dev/kvm|/dev/fuse|/dev/net|^tun: |of that type \[[26]0\d{3}\]"
         r"|[Cc]haracter device|chrdev|[Bb]lock device|device file",
         "it holds an open device file",
         "open devices at the first request, or don't use them in a function",

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The snapshots on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aetherless.snapshotter.v1 import snapshot_pb2
+from aetherless_common.errors import Aborted, DataLoss, FailedPrecondition, NotFound
+from aetherless_snapshotter import errors
+from aetherless_snapshotter.fingerprint import Fingerprint
+from aetherless_snapshotter.store import Manifest, SnapshotStore
+from aetherless_snapshotter.workload import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from aetherless.snapshotter.v1 import instance_pb2
+
+HOST = Fingerprint("6.18.0", "4.2.1", "x86_64", "GenuineTest 0123")
+
+
+@pytest.fixture
+def manifest(make_workload: Callable[..., instance_pb2.Workload]) -> Manifest:
+    """Return a manifest without files."""
+    snapshot = snapshot_pb2.Snapshot(name="snapshots/s", function_id="hello", revision=1)
+    program = Program(("/bin/true",), {"A": "b"}, "/", ())
+    return Manifest(snapshot, make_workload(), program, 10000, HOST, {"tmp": "/tmp"}, ("/bin/x",))
+
+
+@pytest.fixture
+def store(tmp_path: Path, manifest: Manifest) -> SnapshotStore:
+    """Return a store with the one snapshot "s"."""
+    store = SnapshotStore(tmp_path, HOST)
+    publish(store, "s", manifest)
+    return store
+
+
+def publish(store: SnapshotStore, snapshot_id: str, manifest: Manifest) -> None:
+    """Make a snapshot with an image, a layer and a link that leads outside."""
+    staging = store.begin(snapshot_id)
+    (staging / "images" / "core-1.img").write_bytes(b"core")
+    layer = staging / "layers" / "tmp"
+    layer.mkdir()
+    (layer / "file").write_bytes(b"layer")
+    (layer / "link").symlink_to("/etc/shadow")
+    store.seal(snapshot_id, manifest)
+    store.publish(snapshot_id)
+
+
+def test_a_manifest_survives_being_written(store: SnapshotStore, manifest: Manifest) -> None:
+    """All fields come back, and every regular file is recorded."""
+    read = store.check("s")
+    assert set(read.files) == {"images/core-1.img", "layers/tmp/file"}
+    assert read.snapshot.size_bytes == 9
+    assert replace(read, files={}, snapshot=manifest.snapshot) == manifest
+    assert [one.snapshot.name for one in store.manifests()] == ["snapshots/s"]
+
+
+def test_images_are_closed_to_writers(store: SnapshotStore) -> None:
+    """The sandbox's ids read them; the folders above are for root alone."""
+    images = store.images("s")
+    assert images.stat().st_mode & 0o777 == 0o555
+    assert (images / "core-1.img").stat().st_mode & 0o777 == 0o444
+    assert store.path("s").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["images/core-1.img", "layers/tmp/file"])
+def test_a_changed_file_is_corrupt(store: SnapshotStore, name: str) -> None:
+    """The error names the file and both checksums."""
+    path = store.path("s") / name
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.write(b"X")
+    with pytest.raises(DataLoss) as caught:
+        store.check("s")
+    assert caught.value.reason == "SNAPSHOT_CORRUPT"
+    assert caught.value.metadata["file"] == name
+    assert caught.value.metadata["expected"] != caught.value.metadata["actual"]
+
+
+def test_a_missing_file_is_corrupt(store: SnapshotStore) -> None:
+    """A file that is gone is damage too."""
+    (store.images("s") / "core-1.img").unlink()
+    with pytest.raises(DataLoss):
+        store.check("s")
+
+
+def test_a_touched_file_is_hashed_once(store: SnapshotStore) -> None:
+    """The same content under a new inode is fine, and its new record is kept."""
+    path = store.path("s") / "layers" / "tmp" / "file"
+    path.unlink()
+    path.write_bytes(b"layer")
+    store.check("s")
+    assert store.manifest("s").files["layers/tmp/file"].inode == path.stat().st_ino
+
+
+def test_an_unreadable_manifest_is_corrupt(store: SnapshotStore) -> None:
+    """It is also left out of the list."""
+    (store.path("s") / "manifest.json").write_text("{")
+    with pytest.raises(DataLoss):
+        store.manifest("s")
+    assert store.manifests() == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("kernel", "6.19.0"), ("criu", "4.3"), ("machine", "aarch64"), ("cpu", "Other 4567")],
+)
+def test_another_host_is_incompatible(
+    store: SnapshotStore, tmp_path: Path, field: str, value: str
+) -> None:
+    """The error says what differs, and both values."""
+    assert store.check("s")
+    other = SnapshotStore(tmp_path, replace(HOST, **{field: value}))
+    with pytest.raises(FailedPrecondition) as caught:
+        other.check("s")
+    assert caught.value.reason == "SNAPSHOT_INCOMPATIBLE"
+    assert caught.value.metadata["what"] == field
+    assert caught.value.metadata["actual"] == value
+
+
+def test_only_complete_snapshots_are_seen(
+    store: SnapshotStore, tmp_path: Path, manifest: Manifest
+) -> None:
+    """A snapshot in the making is invisible, and gone after a start of the service."""
+    staging = store.begin("half")
+    (staging / "images" / "core-1.img").write_bytes(b"core")
+    store.seal("half", manifest)
+    assert len(store.manifests()) == 1
+    with pytest.raises(NotFound):
+        store.manifest("half")
+    SnapshotStore(tmp_path, HOST).clean()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s"]
+
+
+def test_publishing_again_replaces(store: SnapshotStore, manifest: Manifest) -> None:
+    """A second snapshot of the same id takes the first one's place."""
+    before = store.images("s").stat().st_ino
+    publish(store, "s", manifest)
+    assert store.images("s").stat().st_ino != before
+    store.check("s")
+
+
+def test_deletion(store: SnapshotStore, tmp_path: Path) -> None:
+    """A deleted snapshot is gone; deleting it again is a typed error."""
+    store.delete("s")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(NotFound) as caught:
+        store.delete("s")
+    assert caught.value.reason == "SNAPSHOT_NOT_FOUND"
+
+
+def test_a_used_snapshot_is_aborted() -> None:
+    """The error names the user."""
+    error = errors.snapshot_in_use("s", "hello-r1-0")
+    assert isinstance(error, Aborted)
+    assert error.metadata["instance"] == "hello-r1-0"
