@@ -35,9 +35,9 @@ def parent() -> Iterator[subprocess.Popen[bytes]]:
     script = "sleep 60 & echo $!; wait"
     process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, process_group=0)
     yield process
-    for pid in reversed(list(processes.tree(process.pid))):
+    for pid in processes.children(process.pid):
         assert pid > 1
-        os.kill(pid, 9)
+        os.kill(pid, 9)  # the shell reaps it and ends
     assert process.stdout is not None
     process.stdout.close()
     process.wait(timeout=10)

@@ -96,15 +96,17 @@ def test_the_hosts_sockets_are_not_seen(namespace: Path) -> None:
 
 def test_connections_are_told_from_listeners(namespace: Path) -> None:
     """Both ends of a connection to the port are found while it lives."""
-    with listen(namespace, socket.AF_INET, "127.0.0.1") as listener:
-        with netns.make_socket(namespace, socket.AF_INET, socket.SOCK_STREAM) as client:
-            client.connect(("127.0.0.1", PORT))
-            accepted, _ = listener.accept()
-            with accepted, netns.TcpTable(namespace) as table:
-                assert [one.remote_port for one in table.connections(PORT)] == [
-                    client.getsockname()[1]
-                ]
-                assert len(table.listeners(PORT)) == 1
+    with (
+        listen(namespace, socket.AF_INET, "127.0.0.1") as listener,
+        netns.make_socket(namespace, socket.AF_INET, socket.SOCK_STREAM) as client,
+        netns.TcpTable(namespace) as table,
+    ):
+        client.connect(("127.0.0.1", PORT))
+        accepted, _ = listener.accept()
+        with accepted:
+            (connection,) = table.connections(PORT)
+        assert connection.remote_port == client.getsockname()[1]
+        assert len(table.listeners(PORT)) == 1
 
 
 def answer(listener: socket.socket, *answers: bytes, requests: list[bytes]) -> threading.Thread:
