@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from google.protobuf.duration_pb2 import Duration
 
 from aetherless.registry.v1 import function_pb2
 from aetherless_cli.config import Config, FunctionConfig, Warmup
+from aetherless_cli.digest import digest_of
 
 KINDS = {
     "http": function_pb2.WARMUP_KIND_HTTP,
@@ -38,6 +41,9 @@ def _spec(function: FunctionConfig, restore_timeout_ms: int) -> function_pb2.Fun
         warmup_kind=KINDS["http" if isinstance(warmup, Warmup) else warmup],
         warmup_path=warmup.path if isinstance(warmup, Warmup) else "",
         mounts=function.mounts,
+        source_digest=digest_of(
+            Path(function.handler_path), Path(function.root) if function.root else None
+        ),
     )
 
 

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%aetherless/registry/v1/function.proto\x12\x16\x61\x65therless.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x03\n\x0c\x46unctionSpec\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x14\n\x0chandler_path\x18\x02 \x01(\t\x12\x11\n\troot_path\x18\x03 \x01(\t\x12\x17\n\x0fmemory_limit_mb\x18\x04 \x01(\x05\x12\x14\n\x0ctrigger_port\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0frestore_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nidle_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12J\n\x0b\x65nvironment\x18\t \x03(\x0b\x32\x35.aetherless.registry.v1.FunctionSpec.EnvironmentEntry\x12\x37\n\x0bwarmup_kind\x18\n \x01(\x0e\x32\".aetherless.registry.v1.WarmupKind\x12\x13\n\x0bwarmup_path\x18\x0b \x01(\t\x12\x0e\n\x06mounts\x18\x0c \x03(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf6\x03\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.aetherless.registry.v1.FunctionSpec\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.aetherless.registry.v1.FunctionState\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x18\n\x10serving_revision\x18\x05 \x01(\x03\x12\x39\n\x0c\x64\x65ploy_state\x18\x06 \x01(\x0e\x32#.aetherless.registry.v1.DeployState\x12\x39\n\x0c\x64\x65ploy_error\x18\x07 \x01(\x0b\x32#.aetherless.registry.v1.DeployError\x12\x13\n\x0b\x64\x65ploy_step\x18\x08 \x01(\t\x12\x39\n\tinstances\x18\t \x03(\x0b\x32&.aetherless.registry.v1.InstanceStatus\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x10\n\x08\x64\x65leting\x18\r \x01(\x08\"\xb4\x01\n\x0b\x44\x65ployError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x43\n\x08metadata\x18\x04 \x03(\x0b\x32\x31.aetherless.registry.v1.DeployError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x02\n\x0eInstanceStatus\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08snapshot\x18\x03 \x01(\t\x12\x10\n\x08init_pid\x18\x04 \x01(\x05\x12\x10\n\x08root_pid\x18\x05 \x01(\x05\x12\x18\n\x10sandbox_root_pid\x18\x06 \x01(\x05\x12\r\n\x05wakes\x18\x07 \x01(\x03\x12/\n\x0clast_restore\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0elast_wake_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\"\xa0\x01\n\x0e\x44\x65ployProgress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.aetherless.registry.v1.ProgressState\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"\xf7\x01\n\nWakeNotice\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x33\n\x10restore_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nfirst_byte\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x66\x61ilure_reason\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x61ilure_message\x18\x06 \x01(\t\x12\x35\n\x11\x66irst_packet_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xad\x01\n\rFunctionState\x12\x1e\n\x1a\x46UNCTION_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x46UNCTION_STATE_UNINITIALIZED\x10\x01\x12 \n\x1c\x46UNCTION_STATE_WARM_SNAPSHOT\x10\x02\x12\x1a\n\x16\x46UNCTION_STATE_RUNNING\x10\x03\x12\x1c\n\x18\x46UNCTION_STATE_SUSPENDED\x10\x04*{\n\x0b\x44\x65ployState\x12\x1c\n\x18\x44\x45PLOY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45PLOY_STATE_DEPLOYING\x10\x01\x12\x19\n\x15\x44\x45PLOY_STATE_DEPLOYED\x10\x02\x12\x17\n\x13\x44\x45PLOY_STATE_FAILED\x10\x03*\x7f\n\rProgressState\x12\x1e\n\x1aPROGRESS_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROGRESS_STATE_STARTED\x10\x01\x12\x17\n\x13PROGRESS_STATE_DONE\x10\x02\x12\x19\n\x15PROGRESS_STATE_FAILED\x10\x03*j\n\nWarmupKind\x12\x1b\n\x17WARMUP_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10WARMUP_KIND_HTTP\x10\x01\x12\x13\n\x0fWARMUP_KIND_TCP\x10\x02\x12\x14\n\x10WARMUP_KIND_NONE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%aetherless/registry/v1/function.proto\x12\x16\x61\x65therless.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x03\n\x0c\x46unctionSpec\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x14\n\x0chandler_path\x18\x02 \x01(\t\x12\x11\n\troot_path\x18\x03 \x01(\t\x12\x17\n\x0fmemory_limit_mb\x18\x04 \x01(\x05\x12\x14\n\x0ctrigger_port\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0frestore_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nidle_after\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12J\n\x0b\x65nvironment\x18\t \x03(\x0b\x32\x35.aetherless.registry.v1.FunctionSpec.EnvironmentEntry\x12\x37\n\x0bwarmup_kind\x18\n \x01(\x0e\x32\".aetherless.registry.v1.WarmupKind\x12\x13\n\x0bwarmup_path\x18\x0b \x01(\t\x12\x0e\n\x06mounts\x18\x0c \x03(\t\x12\x15\n\rsource_digest\x18\r \x01(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf6\x03\n\x08\x46unction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.aetherless.registry.v1.FunctionSpec\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.aetherless.registry.v1.FunctionState\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x18\n\x10serving_revision\x18\x05 \x01(\x03\x12\x39\n\x0c\x64\x65ploy_state\x18\x06 \x01(\x0e\x32#.aetherless.registry.v1.DeployState\x12\x39\n\x0c\x64\x65ploy_error\x18\x07 \x01(\x0b\x32#.aetherless.registry.v1.DeployError\x12\x13\n\x0b\x64\x65ploy_step\x18\x08 \x01(\t\x12\x39\n\tinstances\x18\t \x03(\x0b\x32&.aetherless.registry.v1.InstanceStatus\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x10\n\x08\x64\x65leting\x18\r \x01(\x08\"\xb4\x01\n\x0b\x44\x65ployError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x43\n\x08metadata\x18\x04 \x03(\x0b\x32\x31.aetherless.registry.v1.DeployError.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x02\n\x0eInstanceStatus\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08snapshot\x18\x03 \x01(\t\x12\x10\n\x08init_pid\x18\x04 \x01(\x05\x12\x10\n\x08root_pid\x18\x05 \x01(\x05\x12\x18\n\x10sandbox_root_pid\x18\x06 \x01(\x05\x12\r\n\x05wakes\x18\x07 \x01(\x03\x12/\n\x0clast_restore\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0elast_wake_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\"\xa0\x01\n\x0e\x44\x65ployProgress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.aetherless.registry.v1.ProgressState\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"\xf7\x01\n\nWakeNotice\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06\x63lient\x18\x02 \x01(\t\x12\x33\n\x10restore_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nfirst_byte\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x66\x61ilure_reason\x18\x05 \x01(\t\x12\x17\n\x0f\x66\x61ilure_message\x18\x06 \x01(\t\x12\x35\n\x11\x66irst_packet_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xad\x01\n\rFunctionState\x12\x1e\n\x1a\x46UNCTION_STATE_UNSPECIFIED\x10\x00\x12 \n\x1c\x46UNCTION_STATE_UNINITIALIZED\x10\x01\x12 \n\x1c\x46UNCTION_STATE_WARM_SNAPSHOT\x10\x02\x12\x1a\n\x16\x46UNCTION_STATE_RUNNING\x10\x03\x12\x1c\n\x18\x46UNCTION_STATE_SUSPENDED\x10\x04*{\n\x0b\x44\x65ployState\x12\x1c\n\x18\x44\x45PLOY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45PLOY_STATE_DEPLOYING\x10\x01\x12\x19\n\x15\x44\x45PLOY_STATE_DEPLOYED\x10\x02\x12\x17\n\x13\x44\x45PLOY_STATE_FAILED\x10\x03*\x7f\n\rProgressState\x12\x1e\n\x1aPROGRESS_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROGRESS_STATE_STARTED\x10\x01\x12\x17\n\x13PROGRESS_STATE_DONE\x10\x02\x12\x19\n\x15PROGRESS_STATE_FAILED\x10\x03*j\n\nWarmupKind\x12\x1b\n\x17WARMUP_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10WARMUP_KIND_HTTP\x10\x01\x12\x13\n\x0fWARMUP_KIND_TCP\x10\x02\x12\x14\n\x10WARMUP_KIND_NONE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,28 +38,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FUNCTIONSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_DEPLOYERROR_METADATAENTRY']._loaded_options = None
   _globals['_DEPLOYERROR_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_FUNCTIONSTATE']._serialized_start=1988
-  _globals['_FUNCTIONSTATE']._serialized_end=2161
-  _globals['_DEPLOYSTATE']._serialized_start=2163
-  _globals['_DEPLOYSTATE']._serialized_end=2286
-  _globals['_PROGRESSSTATE']._serialized_start=2288
-  _globals['_PROGRESSSTATE']._serialized_end=2415
-  _globals['_WARMUPKIND']._serialized_start=2417
-  _globals['_WARMUPKIND']._serialized_end=2523
+  _globals['_FUNCTIONSTATE']._serialized_start=2011
+  _globals['_FUNCTIONSTATE']._serialized_end=2184
+  _globals['_DEPLOYSTATE']._serialized_start=2186
+  _globals['_DEPLOYSTATE']._serialized_end=2309
+  _globals['_PROGRESSSTATE']._serialized_start=2311
+  _globals['_PROGRESSSTATE']._serialized_end=2438
+  _globals['_WARMUPKIND']._serialized_start=2440
+  _globals['_WARMUPKIND']._serialized_end=2546
   _globals['_FUNCTIONSPEC']._serialized_start=131
-  _globals['_FUNCTIONSPEC']._serialized_end=619
-  _globals['_FUNCTIONSPEC_ENVIRONMENTENTRY']._serialized_start=569
-  _globals['_FUNCTIONSPEC_ENVIRONMENTENTRY']._serialized_end=619
-  _globals['_FUNCTION']._serialized_start=622
-  _globals['_FUNCTION']._serialized_end=1124
-  _globals['_DEPLOYERROR']._serialized_start=1127
-  _globals['_DEPLOYERROR']._serialized_end=1307
-  _globals['_DEPLOYERROR_METADATAENTRY']._serialized_start=1260
-  _globals['_DEPLOYERROR_METADATAENTRY']._serialized_end=1307
-  _globals['_INSTANCESTATUS']._serialized_start=1310
-  _globals['_INSTANCESTATUS']._serialized_end=1572
-  _globals['_DEPLOYPROGRESS']._serialized_start=1575
-  _globals['_DEPLOYPROGRESS']._serialized_end=1735
-  _globals['_WAKENOTICE']._serialized_start=1738
-  _globals['_WAKENOTICE']._serialized_end=1985
+  _globals['_FUNCTIONSPEC']._serialized_end=642
+  _globals['_FUNCTIONSPEC_ENVIRONMENTENTRY']._serialized_start=592
+  _globals['_FUNCTIONSPEC_ENVIRONMENTENTRY']._serialized_end=642
+  _globals['_FUNCTION']._serialized_start=645
+  _globals['_FUNCTION']._serialized_end=1147
+  _globals['_DEPLOYERROR']._serialized_start=1150
+  _globals['_DEPLOYERROR']._serialized_end=1330
+  _globals['_DEPLOYERROR_METADATAENTRY']._serialized_start=1283
+  _globals['_DEPLOYERROR_METADATAENTRY']._serialized_end=1330
+  _globals['_INSTANCESTATUS']._serialized_start=1333
+  _globals['_INSTANCESTATUS']._serialized_end=1595
+  _globals['_DEPLOYPROGRESS']._serialized_start=1598
+  _globals['_DEPLOYPROGRESS']._serialized_end=1758
+  _globals['_WAKENOTICE']._serialized_start=1761
+  _globals['_WAKENOTICE']._serialized_end=2008
 # @@protoc_insertion_point(module_scope)

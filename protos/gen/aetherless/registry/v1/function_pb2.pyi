@@ -176,6 +176,7 @@ class FunctionSpec(_message.Message):
     WARMUP_KIND_FIELD_NUMBER: _builtins.int
     WARMUP_PATH_FIELD_NUMBER: _builtins.int
     MOUNTS_FIELD_NUMBER: _builtins.int
+    SOURCE_DIGEST_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """The function's id, 1 to 64 characters of A-Z a-z 0-9 _ and -."""
     handler_path: _builtins.str
@@ -190,6 +191,8 @@ class FunctionSpec(_message.Message):
     """The kind of the warm-up request."""
     warmup_path: _builtins.str
     """The path of an HTTP warm-up; empty means "/"."""
+    source_digest: _builtins.str
+    """Stands for the contents of the handler and its folder, however the caller computes it; another one makes another revision. Empty leaves contents out of the comparison."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Bounds readiness and a request's first answer; 1 ms to 15 min."""
@@ -225,10 +228,11 @@ class FunctionSpec(_message.Message):
         warmup_kind: Global___WarmupKind.ValueType = ...,
         warmup_path: _builtins.str = ...,
         mounts: _abc.Iterable[_builtins.str] | None = ...,
+        source_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_after", b"idle_after", "restore_timeout", b"restore_timeout", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_mb", b"memory_limit_mb", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "root_path", b"root_path", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup_kind", b"warmup_kind", "warmup_path", b"warmup_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_mb", b"memory_limit_mb", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "root_path", b"root_path", "source_digest", b"source_digest", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup_kind", b"warmup_kind", "warmup_path", b"warmup_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
