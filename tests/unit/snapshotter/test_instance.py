@@ -13,6 +13,7 @@ from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common.errors import FailedPrecondition
 from aetherless_snapshotter import instance as instances
 from aetherless_snapshotter.description import Description
+from aetherless_snapshotter.sandbox import Endpoint
 from aetherless_snapshotter.sandbox_events import (
     Armed,
     Evicted,
@@ -189,7 +190,7 @@ def test_percentiles_are_nearest_rank(values: list[int], percent: int) -> None:
 
 def test_a_description_survives_being_written(clone: instances.Instance, tmp_path: Path) -> None:
     """What a later process needs to adopt the instance."""
-    endpoint = {"host_link": "ae0", "slot": 1}
+    endpoint = Endpoint("ae0", tmp_path / "map", 1, "198.18.255.1", "")
     description = Description(
         clone.workload, clone.role, clone.snapshot, clone.command, 7, endpoint
     )

@@ -6,15 +6,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common.watch import Broadcaster
-from aetherless_snapshotter import commands, errors, processes
+from aetherless_snapshotter import adoption, commands, errors, processes
 from aetherless_snapshotter.description import Description
 from aetherless_snapshotter.golden import Golden, SnapshotRun
 from aetherless_snapshotter.instance import (
@@ -35,6 +34,7 @@ from aetherless_snapshotter.sandbox_errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from aetherless.snapshotter.v1 import snapshot_pb2
     from aetherless_snapshotter.builder import Builder, Built
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.store import Manifest
 
 log = structlog.get_logger()
-_SETTLE_SECONDS = 5.0
-_RETRY_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,17 @@ class Instances:
                 delete_folder(folder, self._cgroup)
             else:
                 self._adopt(folder, description)
+
+    def _adopt(self, folder: Path, description: Description) -> None:
+        """Take up one clone, or remove what is left of it."""
+        try:
+            adopted = adoption.adopt(folder, description, self._on_event)
+        except SandboxError as error:
+            log.warning("instance did not survive", instance=folder.name, error=str(error))
+            delete_folder(folder, self._cgroup)
+            return
+        self._keep(_Live(adopted.instance, adopted.sandbox, description.endpoint))
+        adopted.follow()
 
     def create(
         self,
@@ -271,7 +280,7 @@ class Instances:
             instance_id, workload, role, snapshot, built.program.command, time.time_ns()
         )
         delete_folder(folder, self._cgroup)
-        _description(instance).write(folder)
+        Description.of(instance).write(folder)
         try:
             sandbox = Sandbox.create(built.spec, lambda event: self._on_event(instance, event))
         except SandboxError as error:
@@ -285,39 +294,6 @@ class Instances:
             raise errors.sandbox_failed(instance_id, f"{error.step}: {error.detail}") from error
         self._keep(_Live(instance, sandbox, built=built))
         return instance
-
-    def _adopt(self, folder: Path, description: Description) -> None:
-        """Take up one clone, or remove what is left of it."""
-        instance = Instance(
-            folder.name,
-            description.workload,
-            description.role,
-            description.snapshot,
-            description.command,
-            description.create_time_ns,
-        )
-        early: list[Event] = []
-        adopted = threading.Event()
-
-        def on_event(event: Event) -> None:
-            if adopted.is_set():
-                self._on_event(instance, event)
-            else:
-                early.append(event)
-
-        try:
-            sandbox = Sandbox.adopt(folder, on_event)
-            status, wakes = sandbox.status(), sandbox.wakes_since(0)
-        except SandboxError as error:
-            log.warning("instance did not survive", instance=folder.name, error=str(error))
-            delete_folder(folder, self._cgroup)
-            return
-        instance.adopt(status, wakes, _clock_offset())
-        endpoint = _endpoint(description)
-        self._keep(_Live(instance, sandbox, endpoint))
-        adopted.set()
-        for event in early:
-            self._on_event(instance, event)
 
     def _keep(self, live: _Live) -> None:
         """Make an instance visible."""
@@ -342,8 +318,7 @@ class Instances:
         instance = live.instance
         commands.arm(instance, live.sandbox, endpoint)
         live.endpoint = endpoint
-        stored = {**asdict(endpoint), "state_map": str(endpoint.state_map or "")}
-        replace(_description(instance), endpoint=stored).write(live.sandbox.folder)
+        replace(Description.of(instance), endpoint=endpoint).write(live.sandbox.folder)
 
     def _golden(self, live: _Live) -> Golden:
         """Return what making a snapshot needs of a golden that was not started yet."""
@@ -372,7 +347,7 @@ class Instances:
     def _on_event(self, instance: Instance, event: Event) -> None:
         """Follow a report of a sandbox and tell the watchers."""
         with instance.changed:
-            wake = instance.observe(event, _clock_offset())
+            wake = instance.observe(event, adoption.clock_offset())
             instance.changed.notify_all()
             self.changes.publish(Change(self._with_root(instance), wake))
 
@@ -424,28 +399,3 @@ class Instances:
 def _end_golden(instance: Instance, snapshot_id: str) -> None:
     """A golden is used once."""
     instance.become_ended(f"checkpointed for snapshots/{snapshot_id}")
-
-
-def _description(instance: Instance) -> Description:
-    """Return what is written down about an instance that is not armed."""
-    return Description(
-        instance.workload,
-        instance.role,
-        instance.snapshot,
-        instance.command,
-        instance.create_time_ns,
-    )
-
-
-def _endpoint(description: Description) -> Endpoint | None:
-    """Return the endpoint that a description remembers."""
-    if description.endpoint is None:
-        return None
-    known = dict(description.endpoint)
-    state_map = known.pop("state_map")
-    return Endpoint(state_map=Path(state_map) if state_map else None, **known)
-
-
-def _clock_offset() -> int:
-    """Return the realtime clock minus the monotonic one, in nanoseconds."""
-    return time.time_ns() - time.monotonic_ns()
