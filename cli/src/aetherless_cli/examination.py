@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from aetherless_cli.console import Console
 
+TRIAL = "host-check.json"  # ARCHITECTURE.md, section 2
 CHECKERS = ("snapshotter", "netplane")
 START_TIMEOUT = 60.0
 PROBE = 0.25
@@ -44,7 +45,7 @@ def examine(console: Console, *, force: bool) -> list[Check]:
     if not all(check.ok for check in checks):
         return checks
     console.passing("starting the snapshotter and the netplane for a moment")
-    with _passing_settings(settings) as passing:
+    with _passing_settings(settings) as passing, _remembered(settings, passing):
         try:
             with _services(passing):
                 checks += _ask(passing, force=force)
@@ -75,6 +76,19 @@ def _passing_settings(settings: Settings) -> Iterator[Settings]:
         )
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def _remembered(settings: Settings, passing: Settings) -> Iterator[None]:
+    """Lend the trial that this boot has seen pass, and keep the one that passes now."""
+    kept, lent = settings.state_dir / TRIAL, passing.state_dir / TRIAL
+    if kept.exists():
+        lent.parent.mkdir(mode=0o700)
+        shutil.copy(kept, lent)
+    yield
+    if lent.exists():
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(lent, kept)
 
 
 @contextmanager

@@ -25,7 +25,14 @@ BTF = Path("/sys/kernel/btf/vmlinux")
 BUILT = {"criu": "criu", "sandbox init": "aether-init", "bpf objects": "bpf"}
 # One of these says that a folder is an orchestrator's.
 RUNTIME_NAMES = {"settings.json", "instances", "bpf", *(f"{name}.lock" for name in SERVICES)}
-STATE_NAMES = {"orchestrator.lock", "registry.db", "log", "roots", "functions-log"}
+STATE_NAMES = {
+    "orchestrator.lock",
+    "host-check.json",
+    "registry.db",
+    "log",
+    "roots",
+    "functions-log",
+}
 
 
 @dataclass(frozen=True)
