@@ -45,7 +45,7 @@ class Session:
             with interruptible():
                 self._start()
                 with mesh(self._settings) as services, changes(services) as stream:
-                    self._deploy(services, stream)
+                    self._deploy(services, stream, foreground=foreground)
                     if foreground:
                         staying = True
                         self._stay(stream)
@@ -68,14 +68,14 @@ class Session:
             orchestrator.wait_serving(self._settings)
         self._console.line("the four services serve", event="serving")
 
-    def _deploy(self, services: Mesh, stream: Changes) -> None:
+    def _deploy(self, services: Mesh, stream: Changes, *, foreground: bool) -> None:
         if self._started:
             self._console.passing("checking the host")
             preflight.require(service_checks(services), self._console)
         rollout = self._rollout = Rollout(services, stream, self._console, self._alive)
         rollout.declare(specs_of(self._config, self._settings.restore_timeout_ms), prune=False)
         rollout.follow()
-        finish(rollout, self._console)
+        finish(rollout, self._console, goes_on=not (foreground and self._started))
 
     def _stay(self, stream: Changes) -> None:
         text = "each wake is one line from here on; Ctrl-C takes everything down"
@@ -113,8 +113,8 @@ def service_checks(services: Mesh, *, force: bool = False) -> list[preflight.Che
     return found + preflight.from_service("netplane", told.checks)
 
 
-def finish(rollout: Rollout, console: Console) -> None:
-    """Return when everything was deployed.
+def finish(rollout: Rollout, console: Console, *, goes_on: bool = True) -> None:
+    """Return when everything was deployed; say what ``goes_on`` serving when not.
 
     Raises:
         AetherlessError: why the first of those that failed did; the others are printed.
@@ -124,7 +124,7 @@ def finish(rollout: Rollout, console: Console) -> None:
     first, *others = rollout.failed.values()
     for error in others:
         console.line(f"{error.reason}: {error.message}", event="error", reason=error.reason)
-    if rollout.deployed:
+    if rollout.deployed and goes_on:
         names = ", ".join(sorted(rollout.deployed))
         console.line(f"the orchestrator goes on, and serves: {names}", event="partial")
     raise first
