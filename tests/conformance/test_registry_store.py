@@ -16,6 +16,7 @@ from aetherless_registry.store import (
     DEPLOYED,
     DEPLOYING,
     Answer,
+    Change,
     CompactedError,
     FunctionRecord,
     Store,
@@ -24,7 +25,7 @@ from aetherless_registry.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -106,7 +107,7 @@ def test_a_commit_is_all_or_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("remove", [False, True])
-def test_what_vanished_is_a_conflict(store: Store, remove: bool) -> None:
+def test_what_vanished_is_a_conflict(store: Store, *, remove: bool) -> None:
     """A function that is not there can't be changed or removed."""
     with pytest.raises(StoreConflictError):
         store.commit([Write(record(mod_revision=7), remove=remove)])
@@ -148,10 +149,11 @@ def test_compaction_never_goes_back_nor_beyond(store: Store) -> None:
 def test_answers_are_kept_with_the_changes(store: Store) -> None:
     """An answer is made from the changes it belongs to; the oldest are forgotten first."""
     for number in range(3):
-        store.commit(
-            [Write(record(f"f{number}"))],
-            lambda made, n=number: Answer(f"id{n}", "digest", bytes([made[0].revision])),
-        )
+
+        def answer(made: Sequence[Change], number: int = number) -> Answer:
+            return Answer(f"id{number}", "digest", bytes([made[0].revision]))
+
+        store.commit([Write(record(f"f{number}"))], answer)
     assert store.answer("id2") == Answer("id2", "digest", b"\x03")
     store.forget_answers(keep=2)
     assert store.answer("id0") is None

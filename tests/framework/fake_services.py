@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: N802  # RPCs are named by the contract
 """A snapshotter and a netplane over a fake host: the rules of their contracts, over real sockets.
 
 What they refuse, the real services refuse.
@@ -13,6 +14,7 @@ from aetherless.netplane.v1 import (
     endpoint_pb2,
     netplane_service_pb2,
     netplane_service_pb2_grpc,
+    route_pb2,
 )
 from aetherless.snapshotter.v1 import (
     instance_pb2,
@@ -63,6 +65,21 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
         """End the watches."""
         self.host.changes.close()
 
+    def CheckHost(self, _: Any, __: Any) -> Any:
+        """Find nothing wrong."""
+        return snapshotter_service_pb2.CheckHostResponse()
+
+    def TailLogs(self, request: Any, _: Any) -> Any:
+        """Have no logs."""
+        raise NotFound("LOG_NOT_FOUND", "none", {"function": request.function_id})
+
+    def GetSnapshot(self, request: Any, _: Any) -> Any:
+        """Return a snapshot."""
+        key = request.name.removeprefix("snapshots/")
+        if key not in self.host.snapshots:
+            raise NotFound("SNAPSHOT_NOT_FOUND", key, {"snapshot": key})
+        return snapshotter_service_pb2.GetSnapshotResponse(snapshot=self.host.snapshots[key])
+
     def CreateInstance(self, request: Any, _: Any) -> Any:
         """Make a sandbox."""
         host = self.host
@@ -102,6 +119,9 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
             golden.state = STARTED
             host.busy.add(name)
             host.change(golden)
+        # gRPC leaves a generator where it stands when its client is gone.
+        if not context.add_callback(lambda: host.busy.discard(name)):
+            host.busy.discard(name)
         phase = snapshot_pb2.SnapshotPhase(name="dump", state=snapshot_pb2.PHASE_STATE_STARTED)
         yield snapshotter_service_pb2.CreateSnapshotResponse(phase=phase)
         while not host.holds.wait(0.01):
@@ -248,6 +268,17 @@ class FakeNetplane(netplane_service_pb2_grpc.NetplaneServiceServicer):
     def stop(self) -> None:
         """End the watches."""
         self.host.answers.close()
+
+    def CheckHost(self, _: Any, __: Any) -> Any:
+        """Find nothing wrong."""
+        return netplane_service_pb2.CheckHostResponse()
+
+    def GetRouteStats(self, request: Any, _: Any) -> Any:
+        """Return counters that counted nothing."""
+        if int(request.name.removeprefix("routes/")) not in self.host.routes:
+            raise NotFound("ROUTE_NOT_FOUND", request.name, {"route": request.name})
+        stats = route_pb2.RouteStats(route=request.name)
+        return netplane_service_pb2.GetRouteStatsResponse(stats=stats)
 
     def AttachEndpoint(self, request: Any, _: Any) -> Any:
         """Give a sandbox that lives its link."""

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aetherless.registry.v1 import function_pb2
+from aetherless_common.server import serving
 from aetherless_common.settings import Settings
+from aetherless_registry.service import RegistryService
 from framework.fake_host import FakeHost
 from framework.fake_services import FakeServices
+from framework.registry_client import RegistryClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,3 +99,15 @@ def spec() -> Callable[..., function_pb2.FunctionSpec]:
         return made
 
     return make
+
+
+@pytest.fixture
+def registry(settings: Settings, services: FakeServices) -> Iterator[RegistryClient]:
+    """Give a client of a real registry, on a real file, beside the fake services."""
+    assert services.stacks
+    service = RegistryService(settings)
+    service.start()
+    with serving(settings, "registry", service):
+        client = RegistryClient(settings)
+        yield client
+        client.close()

@@ -29,7 +29,7 @@ U, W = FunctionState.UNINITIALIZED, FunctionState.WARM_SNAPSHOT
 R, S = FunctionState.RUNNING, FunctionState.SUSPENDED
 LETTERS = {"U": U, "W": W, "R": R, "S": S}
 # As the design lists them; MOVES must be these.
-DESIGNED = "U>W U>R W>R W>U R>S R>W S>R S>W S>U".split()
+DESIGNED = ("U>W", "U>R", "W>R", "W>U", "R>S", "R>W", "S>R", "S>W", "S>U")
 PAIRS = list(itertools.product(FunctionState, repeat=2))
 
 

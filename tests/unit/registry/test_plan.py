@@ -111,9 +111,7 @@ class Sandbox:
 class World:
     """A function beside its host."""
 
-    desired: Desired = field(
-        default_factory=lambda: Desired(function=F, revision=1, port=8080)
-    )
+    desired: Desired = field(default_factory=lambda: Desired(function=F, revision=1, port=8080))
     host: Sandbox = field(default_factory=Sandbox)
 
     def step(self) -> Step | None:
@@ -133,7 +131,7 @@ class World:
 
     def settle(self) -> list[Step]:
         """Take steps until there is none, or one that ends it."""
-        steps = []
+        steps: list[Step] = []
         for _ in range(STEP_LIMIT):
             step = self.step()
             if step is None:
@@ -151,9 +149,12 @@ class World:
             revision = self.desired.revision + 1
             port = fields.get("port", self.desired.port)
             self.desired = replace(self.desired, revision=revision, port=port, failed=False)
-        elif command in {"fail", "delete", "spoil"}:
-            flag = {"fail": "failed", "delete": "deleting", "spoil": "spoiled"}[command]
-            self.desired = replace(self.desired, **{flag: True})
+        elif command == "fail":
+            self.desired = replace(self.desired, failed=True)
+        elif command == "delete":
+            self.desired = replace(self.desired, deleting=True)
+        elif command == "spoil":
+            self.desired = replace(self.desired, spoiled=True)
         elif command == "lose":
             self.desired = replace(self.desired, failed=True, serving_revision=0, serving_port=0)
         elif command in {"run", "die"}:
@@ -249,7 +250,7 @@ def worlds(draw: st.DrawFn) -> World:
 @given(worlds())
 @settings(max_examples=500, deadline=None)
 def test_every_world_settles(world: World) -> None:
-    """From anything, steps the services accept lead to what is desired, and nothing is left over."""
+    """From anything, steps that are accepted lead to what is desired; nothing is left over."""
     world.settle()
     target = 0 if world.desired.deleting else world.desired.target
     host = world.host

@@ -39,8 +39,20 @@ RESYNC_PERIOD_S = 30.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 1.0
 JOIN_S = 3.0
-# A fault inside a service may pass; after this many in a row it is the deploy's failure.
-INTERNAL_ATTEMPTS = 3
+# What may pass is tried again; after this many times in one deploy it is the deploy's failure.
+ATTEMPTS = 3
+# The world was not any more as it was observed: somebody died, or was deleted, in between.
+OUTDATED = frozenset(
+    {
+        "ENDPOINT_EXISTS",
+        "ENDPOINT_IN_USE",
+        "ENDPOINT_NOT_FOUND",
+        "INSTANCE_NOT_FOUND",
+        "INVALID_STATE_TRANSITION",
+        "NETNS_UNREACHABLE",
+        "SNAPSHOT_NOT_FOUND",
+    }
+)
 # The key of the look at everything; no function has an empty id.
 EVERYTHING = ""
 
@@ -84,7 +96,7 @@ class Reconciler:
         self._stopping = threading.Event()
         self._adopted = False
         self._at_start: frozenset[str] = frozenset()
-        # Failures in a row of each key; and of them, faults inside a service.
+        # Failures in a row of each key; and of a whole deploy, those that might have passed.
         self._failures: dict[str, int] = {}
         self._faults: dict[str, int] = {}
         # Snapshots, by function and revision, that are to be made anew; and those that were.
@@ -205,6 +217,7 @@ class Reconciler:
                     self._catalog.complete_deploy(function_id, record.revision)
                     self._failures.pop(function_id, None)
                 if step is None:
+                    self._faults.pop(function_id, None)
                     return
             elif step.kind is StepKind.FORGET:
                 self._catalog.forget(function_id)
@@ -255,7 +268,6 @@ class Reconciler:
             self._fail(function_id, step, record, desired, error)
             return
         self._failures.pop(function_id, None)
-        self._faults.pop(function_id, None)
         self._tell(function_id, step, function_pb2.PROGRESS_STATE_DONE, begun)
         log.info("stepped", function=function_id, step=step.kind.value, revision=step.revision)
 
@@ -324,7 +336,8 @@ class Reconciler:
         if _passes(error):
             raise RetryLaterError(str(error)) from error
         attempts = self._faults[function_id] = self._faults.get(function_id, 0) + 1
-        if isinstance(error, Internal) and attempts < INTERNAL_ATTEMPTS:
+        may_pass = isinstance(error, Internal) or error.reason in OUTDATED
+        if may_pass and attempts < ATTEMPTS:
             raise RetryLaterError(str(error)) from error
         del self._faults[function_id]
 
