@@ -15,6 +15,7 @@ from aetherless_cli.live import Changes, changes
 from aetherless_cli.removal import Removal
 from aetherless_cli.rollout import Rollout
 from aetherless_cli.wakes import show_wakes
+from aetherless_common.errors import AetherlessError
 from aetherless_common.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Session:
             self._interrupted(interrupted, foreground=foreground, staying=staying)
         except BaseException:
             if self._started and (foreground or not self._serves_something()):
-                self._take_down("taking down what was started")
+                self._give_up()
             raise
 
     def _start(self) -> None:
@@ -88,6 +89,14 @@ class Session:
             self._take_down(f"{signal}: taking everything down")
         if not staying:
             raise errors.interrupted("aetherctl up") from signal
+
+    def _give_up(self) -> None:
+        """Take down what was started; what fails in it must not hide why this is done."""
+        try:
+            self._take_down("taking down what was started")
+        except AetherlessError as error:
+            text = f"{error.reason}: {error.message}; run 'aetherctl down' again"
+            self._console.line(text, event="error", reason=error.reason)
 
     def _take_down(self, why: str) -> None:
         with undisturbed():
