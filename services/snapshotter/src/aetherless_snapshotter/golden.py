@@ -67,13 +67,23 @@ class Workshop:
     fingerprint: Fingerprint
 
 
+class GivenUpError(Exception):
+    """Nobody wants the snapshot any more: the call that asked for it was cancelled."""
+
+
 @dataclass
 class SnapshotRun:
-    """One making of a snapshot. ``phases`` drives it; its steps are methods in that order."""
+    """One making of a snapshot. ``phases`` drives it; its steps are methods in that order.
+
+    Attributes:
+        wanted: whether somebody still waits for the snapshot.
+        manifest: the published snapshot's; None before.
+    """
 
     snapshot_id: str
     golden: Golden
     workshop: Workshop
+    wanted: Callable[[], bool] = lambda: True
     manifest: Manifest | None = None
     root_pid: int = 0
     _done: list[snapshot_pb2.SnapshotPhase] = field(default_factory=list)
@@ -84,6 +94,8 @@ class SnapshotRun:
     def phases(self) -> Iterator[snapshot_pb2.SnapshotPhase]:
         """Do all steps, yielding when each begins, ends or fails; the tree is ended in any case.
 
+        Ends early, without a manifest, when the snapshot is not wanted any more.
+
         Raises:
             AetherlessError: the typed error of the step that failed.
         """
@@ -92,6 +104,8 @@ class SnapshotRun:
             for name, step in self._steps():
                 yield from self._phase(name, step)
             published = True
+        except GivenUpError:
+            log.info("snapshot given up", snapshot=self.snapshot_id)
         finally:
             self._end_tree()
             if not published:
@@ -320,6 +334,8 @@ class SnapshotRun:
 
     def _check_alive(self) -> None:
         """Raise HANDLER_EXITED or MEMORY_LIMIT_EXCEEDED when the root process has ended."""
+        if not self.wanted():
+            raise GivenUpError
         if not self.golden.exited.is_set():
             return
         workload = self.golden.workload

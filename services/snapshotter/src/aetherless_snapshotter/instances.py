@@ -207,11 +207,12 @@ class Instances:
         self.release(workload.function_id, workload.revision)
 
     def snapshot(
-        self, instance_id: str, snapshot_id: str
+        self, instance_id: str, snapshot_id: str, wanted: Callable[[], bool]
     ) -> Iterator[snapshot_pb2.SnapshotPhase | Manifest]:
         """Start a golden's program, checkpoint it, and end it; yields phases, then the manifest.
 
-        A complete snapshot of that id made from the same workload is returned at once.
+        A complete snapshot of that id made from the same workload is returned at once. The making
+        ends early, without a manifest, when ``wanted()`` says so.
 
         Raises:
             AetherlessError: whatever a step fails with.
@@ -221,12 +222,13 @@ class Instances:
             if done is not None:
                 yield done
                 return
-            run = SnapshotRun(snapshot_id, self._golden(live), self._builder.workshop)
+            run = SnapshotRun(snapshot_id, self._golden(live), self._builder.workshop, wanted)
             self._change(live.instance, live.instance.become_started)
+            reason = f"used up for snapshots/{snapshot_id}"
             try:
                 yield from run.phases()
             finally:
-                self._change(live.instance, lambda: _end_golden(live.instance, snapshot_id))
+                self._change(live.instance, lambda: live.instance.become_ended(reason))
             if run.manifest is not None:
                 yield run.manifest
 
@@ -394,8 +396,3 @@ class Instances:
         finally:
             with self._lock:
                 self._making.discard(instance_id)
-
-
-def _end_golden(instance: Instance, snapshot_id: str) -> None:
-    """A golden is used once."""
-    instance.become_ended(f"checkpointed for snapshots/{snapshot_id}")

@@ -74,7 +74,7 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
         """Start a golden, checkpoint it, and tell of each phase."""
         instance_id = _id_of("instance", request.instance, "instances")
         snapshot_id = _id("snapshot_id", request.snapshot_id)
-        for item in self._instances.snapshot(instance_id, snapshot_id):
+        for item in self._instances.snapshot(instance_id, snapshot_id, context.is_active):
             if isinstance(item, snapshot_pb2.SnapshotPhase):
                 yield pb.CreateSnapshotResponse(phase=item)
             else:
