@@ -37,7 +37,10 @@ class Served:
         answer = call(self.port)
         assert answer.ok, answer
         assert answer.retransmissions == 0
-        return answer.json()
+        told = answer.json()
+        if self.name == "hello":  # the example has names of its own
+            return {"token": told["started_at"], "count": told["counter"], "pid": told["pid"]}
+        return told
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)
