@@ -119,24 +119,27 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
             golden.state = STARTED
             host.busy.add(name)
             host.change(golden)
-        # gRPC leaves a generator where it stands when its client is gone.
-        if not context.add_callback(lambda: host.busy.discard(name)):
+        try:
+            yield from self._checkpoint(request.snapshot_id, golden, context)
+        finally:
             host.busy.discard(name)
+
+    def _checkpoint(self, snapshot_id: str, golden: Any, context: Any) -> Iterator[Any]:
+        """Go through the phases of a snapshot, as long as somebody waits for it."""
+        host = self.host
         phase = snapshot_pb2.SnapshotPhase(name="dump", state=snapshot_pb2.PHASE_STATE_STARTED)
         yield snapshotter_service_pb2.CreateSnapshotResponse(phase=phase)
         while not host.holds.wait(0.01):
             if not context.is_active():
-                host.busy.discard(name)
                 return
         snapshot = snapshot_pb2.Snapshot(
-            name=f"snapshots/{request.snapshot_id}",
+            name=f"snapshots/{snapshot_id}",
             function_id=golden.workload.function_id,
             revision=golden.workload.revision,
             listen_families=snapshot_pb2.LISTEN_FAMILIES_IPV4,
         )
         with host.lock:
-            host.snapshots[request.snapshot_id] = snapshot
-            host.busy.discard(name)
+            host.snapshots[snapshot_id] = snapshot
         host.after("CreateSnapshot")
         phase.state = snapshot_pb2.PHASE_STATE_DONE
         phase.duration.FromMilliseconds(5)
