@@ -93,6 +93,8 @@ static __always_inline struct flow *flow_of(const struct flow_key *key, const st
 
 	if (opening && !(flow && flow->syn_sequence == packet->sequence)) {
 		counters->connections++;
+		fresh.next_to_function = packet->sequence + 1;
+		fresh.seen = FLOW_SEEN_CLIENT;
 		bpf_map_update_elem(&flows, key, &fresh, BPF_ANY);
 		return NULL;
 	}
@@ -103,24 +105,49 @@ static __always_inline struct flow *flow_of(const struct flow_key *key, const st
 	return bpf_map_lookup_elem(&flows, key);
 }
 
+/*
+ * Return how many bytes of the packet's payload nobody counted yet. A repetition has none; where a
+ * packet overtook another it stands for both.
+ */
+static __always_inline __u32 fresh_bytes(struct flow *flow, const struct packet *packet,
+					 bool to_function)
+{
+	__u8 side = to_function ? FLOW_SEEN_CLIENT : FLOW_SEEN_FUNCTION;
+	__u32 end = packet->sequence + packet->payload + (packet->syn ? 1 : 0);
+	__u32 *next = to_function ? &flow->next_to_function : &flow->next_to_client;
+	__s32 ahead = (__s32)(end - *next);
+
+	if (!(flow->seen & side)) {
+		flow->seen |= side;
+		*next = end;
+		return packet->payload;
+	}
+	if (ahead <= 0)
+		return 0;
+	*next = end;
+	return ahead;
+}
+
 /* Note one packet on its connection. A request is a turn from answering to asking. */
 static __always_inline void count(const struct flow_key *key, const struct packet *packet,
 				  bool to_function, struct counters *counters)
 {
 	struct flow *flow = flow_of(key, packet, to_function, counters);
+	__u32 bytes;
 
-	if (to_function)
-		counters->received_bytes += packet->payload;
-	else
-		counters->sent_bytes += packet->payload;
 	if (!flow)
 		return;
 	if (packet->rst && !flow->reset) {
 		flow->reset = 1;
 		counters->resets++;
 	}
-	if (!packet->payload)
+	bytes = fresh_bytes(flow, packet, to_function);
+	if (!bytes || !packet->payload)
 		return;
+	if (to_function)
+		counters->received_bytes += bytes;
+	else
+		counters->sent_bytes += bytes;
 	if (to_function && flow->turn != TURN_CLIENT)
 		counters->requests++;
 	flow->turn = to_function ? TURN_CLIENT : TURN_FUNCTION;

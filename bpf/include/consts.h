@@ -33,6 +33,10 @@
 /* struct sandbox, flags */
 #define SANDBOX_LOOPBACK6_MOVED 1u /* the listener on ::1 listens on the inner address instead */
 
+/* struct flow, seen */
+#define FLOW_SEEN_CLIENT 1
+#define FLOW_SEEN_FUNCTION 2
+
 /* struct flow, who sent payload last */
 #define TURN_NONE 0
 #define TURN_CLIENT 1

@@ -70,12 +70,15 @@ struct flow_key {
 	__u16 family;
 };
 
-/* How far a connection got. */
+/* How far a connection got; what each side sent is counted up to its next sequence number. */
 struct flow {
 	__u32 syn_sequence;
+	__u32 next_to_function;
+	__u32 next_to_client;
 	__u8 turn;
+	__u8 seen; /* FLOW_SEEN_*: which of the numbers are known */
 	__u8 reset;
-	__u16 reserved;
+	__u8 reserved;
 };
 
 /* The address that a client meant, of a socket whose destination was rewritten. */

@@ -37,17 +37,22 @@ class Conversation:
     def __init__(self, kernel: Kernel, client_port: int = 40000) -> None:
         self.kernel = kernel
         self.client_port = client_port
+        self.asked = self.answered = 1000
 
-    def ask(self, payload: bytes = b"", flags: int = ACK, sequence: int = 1000) -> None:
-        """Send a packet from the client."""
+    def ask(self, payload: bytes = b"", flags: int = ACK, sequence: int | None = None) -> None:
+        """Send a packet from the client, the next one unless a sequence number is given."""
+        number = self.asked if sequence is None else sequence
+        self.asked = number + len(payload) + bool(flags & SYN)
         ports = (self.client_port, PORT)
-        segment = packets.tcp(CLIENT, MINE, ports, flags=flags, sequence=sequence, payload=payload)
+        segment = packets.tcp(CLIENT, MINE, ports, flags=flags, sequence=number, payload=payload)
         self.kernel.run("to_sandbox", frame(ipv4(CLIENT, MINE, TCP, segment)))
 
-    def answer(self, payload: bytes = b"", flags: int = ACK) -> None:
-        """Send a packet from the function."""
+    def answer(self, payload: bytes = b"", flags: int = ACK, sequence: int | None = None) -> None:
+        """Send a packet from the function, the next one unless a sequence number is given."""
+        number = self.answered if sequence is None else sequence
+        self.answered = number + len(payload) + bool(flags & SYN)
         ports = (PORT, self.client_port)
-        segment = packets.tcp(INNER, CLIENT, ports, flags=flags, payload=payload)
+        segment = packets.tcp(INNER, CLIENT, ports, flags=flags, sequence=number, payload=payload)
         self.kernel.run("from_sandbox", frame(ipv4(INNER, CLIENT, TCP, segment), OUTWARDS))
 
 
@@ -97,6 +102,30 @@ def test_a_repeated_syn_is_no_second_connection(kernel: Kernel) -> None:
     assert counted(kernel) == {"connections": 1}
     talk.ask(flags=SYN, sequence=900)
     assert counted(kernel) == {"connections": 2}
+
+
+def test_repetitions_and_overtaking_count_once(kernel: Kernel) -> None:
+    """Bytes that come twice, or in another order, are counted as the receiver reads them."""
+    talk = Conversation(kernel)
+    talk.ask(flags=SYN, sequence=0xFFFFFFFE)  # the numbers wrap around in the first request
+    talk.answer(flags=SYN | ACK, sequence=500)
+    talk.ask(b"12345")
+    talk.ask(b"12345", sequence=0xFFFFFFFF)
+    talk.answer(b"cd", sequence=503)
+    talk.answer(b"ab", sequence=501)
+    talk.answer(b"cdef", sequence=503)
+    expected = {"connections": 1, "requests": 1, "received_bytes": 5, "sent_bytes": 6}
+    assert counted(kernel) == expected
+
+
+def test_a_late_repetition_is_no_request(kernel: Kernel) -> None:
+    """A question that arrives again after its answer is not a second one."""
+    talk = Conversation(kernel)
+    talk.ask(flags=SYN, sequence=1)
+    talk.ask(b"?")
+    talk.answer(b"!")
+    talk.ask(b"?", sequence=2)
+    assert counted(kernel)["requests"] == 1
 
 
 def test_a_reset_is_counted_once_per_connection(kernel: Kernel) -> None:

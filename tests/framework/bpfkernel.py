@@ -30,7 +30,7 @@ SLOT, SIBLING_SLOT = 2, 3
 PORT = 8080
 OUTER = OuterRange(5)
 FlowKey = c_uint8 * 24  # struct flow_key
-FlowValue = c_uint8 * 8  # struct flow
+FlowValue = c_uint8 * 16  # struct flow
 
 
 class Kernel:

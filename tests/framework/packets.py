@@ -51,7 +51,7 @@ def tcp(
     payload: bytes = b"",
 ) -> bytes:
     """Return a TCP segment."""
-    head = struct.pack("!HHIIBBHHH", *ports, sequence, 0, 5 << 4, flags, 8192, 0, 0)
+    head = struct.pack("!HHIIBBHHH", *ports, sequence & 0xFFFFFFFF, 0, 5 << 4, flags, 8192, 0, 0)
     return with_checksum(head + payload, 16, source, destination, TCP)
 
 
