@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The state machine of README.md. The state changes only in become_x(), which also sets what
+ * belongs to the new state. What waits in one place: the tap (for a packet), CRIU (for its answer),
+ * the tree (for its last process to be reaped), timers (deadline, idle, back-off).
+ */
+#include "init.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BACKOFF_FIRST_MS 20
+#define BACKOFF_LAST_MS 1000
+#define IDLE_LOOK_MS 1000
+
+/* Why a tree is being cleared, and so what comes after. */
+enum clearing { OF_GOLDEN, OF_FAILURE, OF_EVICTION, OF_EXIT };
+
+struct machine machine;
+struct policy policy;
+static const struct spec *sandbox;
+static struct wake wake;
+static enum clearing clearing;
+static unsigned int failures; /* in a row */
+static bool out_of_memory;
+static uint64_t idle_since, activity;
+static long oom_kills;
+static struct source deadline = {.fd = -1}, idle = {.fd = -1}, backoff = {.fd = -1};
+static struct source oom = {.fd = -1};
+static struct client *waker, *evicter, *killer;
+
+static void become_armed(void);
+static void on_answer(const struct answer *answer);
+
+const char *state_name(enum state state)
+{
+	static const char *const names[] = {"idle",    "started",  "armed",  "restoring",
+					    "running", "clearing", "backoff"};
+
+	return names[state];
+}
+
+static void report(const char *what)
+{
+	struct text text = {0};
+
+	text_add(&text, "report %s", what);
+	ctl_report(&text);
+}
+
+static void answer_and_forget(struct client **client, bool well)
+{
+	if (*client && well)
+		ctl_ok(*client);
+	else if (*client)
+		ctl_failure(*client);
+	*client = NULL;
+}
+
+static void answer_waker(void)
+{
+	struct text text = {0};
+
+	text_add(&text, "ok woke=1 sequence=%lu", wake.sequence);
+	if (waker)
+		ctl_answer(waker, &text);
+	waker = NULL;
+}
+
+/* Counts the tree's kills for want of memory (v2; on v1 an event comes for each). */
+static long count_oom_kills(void)
+{
+	char text[512], *found;
+	ssize_t length = sandbox->oom_counter < 0
+				 ? -1
+				 : pread(sandbox->oom_counter, text, sizeof(text) - 1, 0);
+	long kills = 0;
+
+	if (length <= 0)
+		return 0;
+	text[length] = 0;
+	found = strstr(text, "oom_kill ");
+	if (found)
+		sscanf(found, "oom_kill %ld", &kills);
+	return kills;
+}
+
+/* Takes the event, if one came (v1). */
+static bool oom_event_came(void)
+{
+	struct pollfd event = {.fd = oom.fd, .events = POLLIN};
+	uint64_t times;
+
+	return oom.fd >= 0 && poll(&event, 1, 0) == 1 && read(oom.fd, &times, sizeof(times)) > 0;
+}
+
+static bool was_out_of_memory(void)
+{
+	long kills = count_oom_kills();
+	bool was = oom_event_came() || out_of_memory || kills > oom_kills;
+
+	oom_kills = kills;
+	out_of_memory = false;
+	return was;
+}
+
+/* ---- the states ---- */
+
+static void become_idle(void)
+{
+	machine.state = IDLE;
+	machine.root = 0;
+	answer_and_forget(&killer, true);
+}
+
+static void become_started(pid_t root)
+{
+	machine.state = STARTED;
+	machine.root = root;
+}
+
+static void become_clearing(enum clearing reason)
+{
+	siginfo_t none;
+
+	machine.state = CLEARING;
+	clearing = reason;
+	timer_at(&deadline, 0);
+	timer_at(&idle, 0);
+	restore_drop();
+	/* SAFETY: the group holds the tree and CRIU only; the init lies outside. */
+	if (write(sandbox->kill, "1", 1) != 1)
+		die("cgroup.kill: errno %d", errno);
+	if (waitid(P_ALL, 0, &none, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD)
+		machine_no_child_left();
+}
+
+static void become_backoff(void)
+{
+	uint64_t pause = BACKOFF_FIRST_MS;
+
+	for (unsigned int i = 2; i < failures && pause < BACKOFF_LAST_MS; i++)
+		pause *= 2;
+	if (pause > BACKOFF_LAST_MS)
+		pause = BACKOFF_LAST_MS;
+	machine.state = BACKOFF;
+	timer_at(&backoff, now_ns() + pause * MILLISECOND);
+}
+
+static void failed_to_arm(void)
+{
+	failures++;
+	last_words("cannot arm: %s: %s", failure.step, failure.detail);
+	become_backoff();
+}
+
+/* The filter passes first packets before the gate closes, so that none falls between. */
+static void become_armed(void)
+{
+	char what[64];
+
+	if (restore_prepare(sandbox, on_answer) || tap_hold() || gate_close()) {
+		failed_to_arm();
+		return;
+	}
+	machine.state = ARMED;
+	machine.root = 0;
+	machine.generation++;
+	state_publish(PUBLISHED_ARMED);
+	tap_watch(true);
+	snprintf(what, sizeof(what), "armed generation=%lu", machine.generation);
+	report(what);
+	answer_and_forget(&evicter, true);
+}
+
+static void end_restore(const char *failed, const struct answer *answer);
+
+static void become_restoring(const struct first_packet *packet)
+{
+	char what[64];
+
+	machine.state = RESTORING;
+	wake = (struct wake){.sequence = ++machine.sequence,
+			     .by_command = !packet,
+			     .syn_ns = packet ? packet->time_ns : now_ns(),
+			     .limit_ms = policy.deadline_ms,
+			     .failure = "none"};
+	if (packet)
+		memcpy(wake.client, packet->client, sizeof(wake.client));
+	if (restore_request(policy.request, policy.request_length)) {
+		end_restore("died", NULL);
+		return;
+	}
+	wake.sent_ns = now_ns();
+	timer_at(&deadline, wake.sent_ns + (uint64_t)policy.deadline_ms * MILLISECOND);
+	tap_watch(false);
+	state_publish(PUBLISHED_RESTORING);
+	snprintf(what, sizeof(what), "restoring sequence=%lu cause=%s", wake.sequence,
+		 packet ? "packet" : "command");
+	report(what);
+}
+
+static uint64_t idle_look_ns(void)
+{
+	long look = policy.idle_ms / 4 < IDLE_LOOK_MS ? policy.idle_ms / 4 : IDLE_LOOK_MS;
+
+	return (uint64_t)(look < 10 ? 10 : look) * MILLISECOND;
+}
+
+static void watch_idle(void)
+{
+	idle_since = now_ns();
+	activity = sockets_activity();
+	if (policy.idle_ms)
+		timer_at(&idle, now_ns() + idle_look_ns());
+}
+
+/* First the gate, then the held packets: their connections are answered as they come. */
+static void become_running(pid_t root)
+{
+	if (gate_open())
+		die("opening the gate: %s", failure.detail);
+	wake.held = tap_release();
+	wake.open_ns = now_ns();
+	machine.state = RUNNING;
+	machine.root = root;
+	machine.wakes++;
+	failures = 0;
+	timer_at(&deadline, 0);
+	state_publish(PUBLISHED_RUNNING);
+	wake.root = root;
+	wakes_keep(&wake);
+	wakes_report(&wake);
+	answer_waker();
+	restore_drop();
+	watch_idle();
+}
+
+/* ---- restoring ---- */
+
+static void end_restore(const char *failed, const struct answer *answer)
+{
+	struct answer words = {0};
+
+	if (!answer) {
+		restore_words(&words);
+		answer = &words;
+	}
+	wake.answer_ns = now_ns();
+	wake.failure = failed;
+	wake.cr_errno = answer->cr_errno;
+	snprintf(wake.error, sizeof(wake.error), "%.1000s", answer->words);
+	machine.failed_wakes++;
+	failures++;
+	tap_watch(false);
+	become_clearing(OF_FAILURE);
+}
+
+/* SAFETY: pid is above 1 (restore.c); it is our child, so that the number is not another's. */
+static bool lives(pid_t pid)
+{
+	return pid > 1 && !kill(pid, 0);
+}
+
+static void on_answer(const struct answer *answer)
+{
+	if (machine.state == ARMED) { /* CRIU ended while it waited */
+		failures++;
+		tap_watch(false);
+		wake = (struct wake){0};
+		become_clearing(OF_EXIT);
+		return;
+	}
+	if (machine.state != RESTORING)
+		return;
+	wake.answer_ns = now_ns();
+	if (!answer->ok) {
+		const char *why = answer->died ? "died" : "refused";
+
+		end_restore(was_out_of_memory() ? "oom" : why, answer);
+		return;
+	}
+	become_running(answer->pid);
+	if (!lives(answer->pid))
+		machine_child_ended(answer->pid, SIGKILL);
+}
+
+static void on_deadline(struct source *source)
+{
+	if (timer_fired(source) && machine.state == RESTORING)
+		end_restore("late", NULL);
+}
+
+void machine_first_packet(const struct first_packet *packet)
+{
+	if (machine.state == ARMED)
+		become_restoring(packet);
+}
+
+/* ---- clearing ---- */
+
+static void renew_layers(void)
+{
+	if (layers_drop(sandbox) || layers_make(sandbox))
+		die("renewing the layers: %s", failure.detail);
+}
+
+/* The held clients meet an open gate and a closed port: they are reset. */
+static void reset_clients(void)
+{
+	if (gate_open())
+		die("opening the gate: %s", failure.detail);
+	wake.held = tap_release();
+	wake.open_ns = now_ns();
+	wakes_keep(&wake);
+	wakes_report(&wake);
+	answer_waker();
+}
+
+void machine_no_child_left(void)
+{
+	if (machine.state != CLEARING)
+		return;
+	if (clearing == OF_GOLDEN) {
+		become_idle();
+		return;
+	}
+	if (clearing == OF_FAILURE)
+		reset_clients();
+	renew_layers();
+	if (failures > 1)
+		become_backoff();
+	else
+		become_armed();
+	answer_and_forget(&killer, true);
+}
+
+static void on_backoff(struct source *source)
+{
+	if (timer_fired(source) && machine.state == BACKOFF)
+		become_armed();
+}
+
+/* ---- running ---- */
+
+static void report_exit(pid_t pid, int status)
+{
+	char what[128];
+
+	snprintf(what, sizeof(what), "exited pid=%d code=%d signal=%d oom=%d", pid,
+		 WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+		 WIFSIGNALED(status) ? WTERMSIG(status) : 0, was_out_of_memory());
+	report(what);
+}
+
+void machine_child_ended(pid_t pid, int status)
+{
+	if (pid != machine.root || pid <= 1)
+		return;
+	if (machine.state == STARTED) {
+		report_exit(pid, status);
+		become_clearing(OF_GOLDEN);
+	} else if (machine.state == RUNNING) {
+		report_exit(pid, status);
+		if (tap_hold() || gate_close())
+			die("closing the gate: %s", failure.detail);
+		become_clearing(OF_EXIT);
+	}
+}
+
+static void on_out_of_memory(struct source *source)
+{
+	(void)source;
+	if (!oom_event_came())
+		return;
+	out_of_memory = true;
+	if (machine.state == RESTORING) {
+		out_of_memory = false;
+		end_restore("oom", NULL);
+	} else if (machine.state == RUNNING || machine.state == STARTED) {
+		machine_child_ended(machine.root, SIGKILL);
+	}
+	out_of_memory = false;
+}
+
+static int in_flight(void)
+{
+	struct survey survey = {0};
+
+	if (sockets_survey(policy.port, (uint64_t)policy.tie_ms, &survey))
+		return -1;
+	errno = 0;
+	return survey.in_flight ? fail("in-flight", "%s", survey.in_flight) : 0;
+}
+
+/*
+ * Between the filter and the gate a client may still reach the old tree: the second look finds it,
+ * and the tree goes on. What came after the gate closed is in the tap, for the next instance.
+ */
+static int evict(bool by_idleness)
+{
+	if (in_flight() || tap_hold() || gate_close())
+		return -1;
+	if (in_flight()) {
+		struct failure why = failure;
+
+		if (gate_open())
+			die("opening the gate: %s", failure.detail);
+		tap_release();
+		failure = why;
+		return -1;
+	}
+	if (sockets_end_all())
+		last_words("ending connections: %s", failure.detail);
+	machine.evictions++;
+	report(by_idleness ? "evicted idle=1" : "evicted idle=0");
+	become_clearing(OF_EVICTION);
+	return 0;
+}
+
+static void on_idle_look(struct source *source)
+{
+	struct survey survey = {0};
+	uint64_t now = now_ns(), seen;
+
+	if (!timer_fired(source) || machine.state != RUNNING)
+		return;
+	seen = sockets_activity();
+	if (seen != activity || sockets_survey(policy.port, (uint64_t)policy.tie_ms, &survey) ||
+	    survey.connections || survey.in_flight)
+		idle_since = now;
+	activity = seen;
+	if (now - idle_since >= (uint64_t)policy.idle_ms * MILLISECOND && !evict(true))
+		return;
+	timer_at(&idle, now + idle_look_ns());
+}
+
+/* ---- commands ---- */
+
+static void refuse(struct client *client, const char *verb)
+{
+	errno = 0;
+	fail("state", "%s is not possible while %s", verb, state_name(machine.state));
+	ctl_failure(client);
+}
+
+int machine_spawn(const struct program *program)
+{
+	pid_t root = spawn_function(sandbox, program);
+
+	if (root < 0)
+		return -1;
+	become_started(root);
+	return 0;
+}
+
+int machine_arm(void)
+{
+	become_armed();
+	return machine.state == ARMED ? 0 : -1;
+}
+
+void machine_wake(struct client *client)
+{
+	struct text text = {0};
+
+	if (machine.state == RUNNING) {
+		text_add(&text, "ok woke=0");
+		ctl_answer(client, &text);
+	} else if ((machine.state == ARMED || machine.state == RESTORING) && !waker) {
+		waker = client;
+		if (machine.state == ARMED)
+			become_restoring(NULL);
+	} else {
+		refuse(client, "wake");
+	}
+}
+
+void machine_evict(struct client *client)
+{
+	if (machine.state == ARMED) {
+		ctl_ok(client);
+	} else if (machine.state == CLEARING && clearing != OF_GOLDEN && !evicter) {
+		evicter = client;
+	} else if (machine.state == RUNNING) {
+		evicter = client;
+		if (evict(false))
+			answer_and_forget(&evicter, false);
+	} else {
+		refuse(client, "evict");
+	}
+}
+
+void machine_kill_tree(struct client *client)
+{
+	if (machine.state == IDLE) {
+		ctl_ok(client);
+	} else if ((machine.state == STARTED || machine.state == CLEARING) && !killer) {
+		killer = client;
+		if (machine.state == STARTED)
+			become_clearing(OF_GOLDEN);
+	} else {
+		refuse(client, "kill-tree");
+	}
+}
+
+void machine_client_gone(struct client *client)
+{
+	if (waker == client)
+		waker = NULL;
+	if (evicter == client)
+		evicter = NULL;
+	if (killer == client)
+		killer = NULL;
+}
+
+void machine_open(const struct spec *spec)
+{
+	sandbox = spec;
+	timer_open(&deadline, on_deadline);
+	timer_open(&idle, on_idle_look);
+	timer_open(&backoff, on_backoff);
+	if (spec->oom_event >= 0)
+		loop_add(&oom, spec->oom_event, on_out_of_memory);
+}
