@@ -82,7 +82,18 @@ class Session:
         text = "each wake is one line from here on; Ctrl-C takes everything down"
         self._console.line(text, event="ready")
         show_wakes(stream, self._console, self._alive)
+        while self._taken_over():
+            show_wakes(stream, self._console, self._alive)
         self._console.line("the orchestrator was taken down elsewhere", event="gone")
+
+    def _taken_over(self) -> bool:
+        """Start another supervisor if the one before was killed; it adopts the services."""
+        with orchestrator.lock(self._settings):  # a ``down`` that ends it removes its pid file
+            if not self._settings.pid_path("supervisor").exists():
+                return False
+            orchestrator.start(self._settings)
+        self._console.line("the supervisor was killed; another one took over", event="takeover")
+        return True
 
     def _interrupted(self, signal: Interrupted, *, foreground: bool, staying: bool) -> None:
         if foreground or self._started:
