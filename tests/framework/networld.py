@@ -25,6 +25,8 @@ from aetherless.netplane.v1 import (
 from aetherless_common.channels import connect, is_serving
 from aetherless_common.settings import Settings
 
+from .mesh import Orchestrator
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -160,6 +162,8 @@ class Netplane:
         names = {"AETHER_RUNTIME_DIR": str(folder / "run"), "AETHER_STATE_DIR": str(folder / "var")}
         self.environment = {**os.environ, **names, "AETHER_DNS_UPSTREAM": OUTSIDE_IPV4}
         self.settings = Settings.load(self.environment)
+        # What bears these on the machine must be gone at the end.
+        Orchestrator.all_marks.extend((self.settings.orchestrator_id, str(folder)))
         self.log = folder / "netplane.log"
         self.process: subprocess.Popen[str] | None = None
         self.channel = connect(self.settings, "netplane")
