@@ -9,14 +9,14 @@ to be had than outside.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aetherless_snapshotter import errors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aetherless_common.settings import Settings
 
 CACHE = "criu.kdat"
@@ -50,7 +50,7 @@ def prepare(settings: Settings) -> Path:
 def _probe(binary: Path) -> bytes:
     """Return the cache that CRIU makes in namespaces such as a sandbox's."""
     command = ["unshare", *_NAMESPACES, "--mount", "--mount-proc", "sh", "-c", _PROBE, "sh", binary]
-    done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=False)  # noqa: S603 - our own words
+    done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=False)
     if done.returncode or not done.stdout:
         words = done.stderr.decode(errors="replace").strip().splitlines()
         said = words[-1] if words else "it said nothing"
