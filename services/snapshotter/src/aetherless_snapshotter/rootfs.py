@@ -106,7 +106,7 @@ def _copy(source: Path, target: Path) -> None:
 def _make_readable(folder: Path) -> None:
     """Let the sandbox's ids read everything: inside, the host's root is nobody."""
     for parent, folders, names in os.walk(folder):
-        Path(parent).chmod(0o755)  # noqa: S103 - public files only
+        Path(parent).chmod(0o755)
         for name in names:
             path = Path(parent, name)
             if not path.is_symlink():
