@@ -266,7 +266,7 @@ def test_an_instance_that_ended_is_replaced(
         "ArmInstance",
         "SetRoute",
     ]
-    assert registry.get().deploy_state == function_pb2.DEPLOY_STATE_DEPLOYED
+    registry.deployed()
 
 
 @pytest.mark.parametrize("service", ["snapshotter", "netplane"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aetherless.registry.v1 import function_pb2
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common.errors import Internal
 from aetherless_common.server import serving
@@ -27,7 +28,6 @@ from framework.registry_client import RegistryClient, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aetherless.registry.v1 import function_pb2
     from aetherless_common.settings import Settings
     from framework.fake_host import FakeHost
     from framework.fake_services import FakeServices
@@ -119,6 +119,31 @@ def test_a_lost_store_takes_nothing_over(
     assert host.instances["hello-r1-0"].netns_path != old
     assert host.calls.count("CreateSnapshot") == 2
     assert sorted(host.instances) == ["by-hand", "hello-r1-0"]
+
+
+def test_deployed_means_deployed_now(
+    settings: Settings, services: FakeServices, host: FakeHost, spec: Spec
+) -> None:
+    """After the host lost all but the store and the snapshot, up has something to wait for."""
+    assert services.stacks
+    deploy(settings, spec)
+    for kept in (host.instances, host.endpoints, host.routes):
+        kept.clear()
+    services.stop("netplane")
+    service = RegistryService(settings)
+    service.start()
+    with serving(settings, "registry", service):
+        client = RegistryClient(settings)
+        (function,) = client.apply(spec()).functions
+        assert function.deploy_state == function_pb2.DEPLOY_STATE_DEPLOYING
+        assert function.revision == 1
+        services.start("netplane")
+        client.deployed()
+        assert host.routes[8080].endpoint == "endpoints/hello-r1-0"
+        (again,) = client.apply(spec()).functions
+        assert again.deploy_state == function_pb2.DEPLOY_STATE_DEPLOYED
+        client.close()
+    assert host.calls.count("CreateSnapshot") == 1
 
 
 def test_strangers_go_when_it_starts(

@@ -67,6 +67,8 @@ class Catalog:
         # Holds from before a commit until it is told, so that revisions are told in order.
         self._lock = threading.RLock()
         self._news: Broadcaster[News] = Broadcaster()
+        # Functions that were seen to be as they are declared since this process began.
+        self._seen: set[str] = set()
         # Told of each function that was declared anew or wished away, after that is stored.
         self.on_declared: Callable[[str], None] = lambda _: None
 
@@ -144,7 +146,7 @@ class Catalog:
             if repeated is not None:
                 return repeated
             stored = {record.function_id: record for record in self._store.list()[0]}
-            wanted = declare.declare(stored, request, self._clock())
+            wanted = declare.declare(stored, request, self._clock(), self._seen)
             response = registry_service_pb2.ApplyConfigResponse()
 
             def answer(changes: Sequence[Change]) -> Answer:
@@ -195,12 +197,12 @@ class Catalog:
     # What became of it
 
     def enter_step(self, function_id: str, revision: int, step: str) -> None:
-        """Note the step that a deploy is at."""
-        self._progress(function_id, revision, deploy_step=step)
-
-    def restart_deploy(self, function_id: str, revision: int) -> None:
-        """Note that a revision that was deployed has to be deployed again."""
-        self._progress(function_id, revision, deploy_state=DEPLOYING, deploy_error=b"")
+        """Note the step that a deploy, or the repair of one, is at."""
+        with self._lock:
+            self._seen.discard(function_id)
+            self._progress(
+                function_id, revision, deploy_state=DEPLOYING, deploy_step=step, deploy_error=b""
+            )
 
     def fail_deploy(
         self, function_id: str, revision: int, step: str, error: AetherlessError, *, lost: bool
@@ -239,9 +241,15 @@ class Catalog:
                 serving_spec=record.spec,
             )
 
+    def confirm(self, function_id: str) -> None:
+        """Note that a function was seen to be as it is declared."""
+        with self._lock:
+            self._seen.add(function_id)
+
     def forget(self, function_id: str) -> None:
         """Remove a function that is wished away and has nothing left."""
         with self._lock:
+            self._seen.discard(function_id)
             record = self._store.get(function_id)
             if record is not None and record.deleting:
                 self._commit([Write(replace(record, update_time_ns=self._clock()), remove=True)])

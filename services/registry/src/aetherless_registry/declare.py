@@ -13,7 +13,7 @@ from aetherless_registry.machine import FunctionState
 from aetherless_registry.store import DEPLOYING, FAILED, Answer, FunctionRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from aetherless.registry.v1 import function_pb2
     from aetherless_registry.store import Store
@@ -23,11 +23,13 @@ def declare(
     stored: Mapping[str, FunctionRecord],
     request: registry_service_pb2.ApplyConfigRequest,
     now_ns: int,
+    seen: Container[str],
 ) -> list[FunctionRecord]:
     """Return the records that a request changes or adds.
 
     A declaration that is stored already changes nothing, unless its deploy failed: then it is a
-    revision of its own, and tried again.
+    revision of its own, and tried again. One that was stored as deployed but was not ``seen`` to
+    be so, since it was deployed before this process or its host began, is deploying until it is.
 
     Raises:
         InvalidArgument: CONFIG_INVALID.
@@ -48,7 +50,9 @@ def declare(
     ]
     gone = {record.function_id for record in pruned}
     _check_ports([record for key, record in stored.items() if key not in gone], named)
-    declared = (_declared(stored.get(key), spec, now_ns) for key, spec in named.items())
+    declared = (
+        _declared(stored.get(key), spec, now_ns, seen=key in seen) for key, spec in named.items()
+    )
     return [*pruned, *(record for record in declared if record)]
 
 
@@ -97,7 +101,7 @@ def _check_ports(
 
 
 def _declared(
-    record: FunctionRecord | None, spec: function_pb2.FunctionSpec, now_ns: int
+    record: FunctionRecord | None, spec: function_pb2.FunctionSpec, now_ns: int, *, seen: bool
 ) -> FunctionRecord | None:
     """Return the record of a declared function; None when nothing changes."""
     data = resources.encode_spec(spec)
@@ -111,12 +115,13 @@ def _declared(
             create_time_ns=now_ns,
             update_time_ns=now_ns,
         )
-    if record.spec == data and record.deploy_state != FAILED:
+    same = record.spec == data and record.deploy_state != FAILED
+    if same and (seen or record.deploy_state == DEPLOYING):
         return None
     return replace(
         record,
         spec=data,
-        revision=record.revision + 1,
+        revision=record.revision if same else record.revision + 1,
         deploy_state=DEPLOYING,
         deploy_step="",
         deploy_error=b"",

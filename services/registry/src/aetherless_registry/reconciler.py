@@ -213,9 +213,8 @@ class Reconciler:
             desired = self._desired(record) if record else _ghost(function_id)
             step = next_step(desired, world.observed(function_id))
             if step is None or step.kind is StepKind.MARK_SERVING:
-                if record and record.deploy_state == DEPLOYING:
-                    self._catalog.complete_deploy(function_id, record.revision)
-                    self._failures.pop(function_id, None)
+                if record:
+                    self._settle(record)
                 if step is None:
                     self._faults.pop(function_id, None)
                     return
@@ -224,6 +223,13 @@ class Reconciler:
                 return
             else:
                 self._take(function_id, step, record, world, desired)
+
+    def _settle(self, record: FunctionRecord) -> None:
+        """Note that a function is as it is declared."""
+        self._failures.pop(record.function_id, None)
+        self._catalog.confirm(record.function_id)
+        if record.deploy_state == DEPLOYING:
+            self._catalog.complete_deploy(record.function_id, record.revision)
 
     def _take(
         self,
@@ -253,7 +259,7 @@ class Reconciler:
         desired: Desired,
     ) -> None:
         """Do one step forward; its failure is the deploy's."""
-        if record.deploy_state == DEPLOYING:
+        if not desired.failed:
             self._catalog.enter_step(function_id, record.revision, step.kind.value)
         begun = time.monotonic()
         self._tell(function_id, step, function_pb2.PROGRESS_STATE_STARTED)
@@ -284,8 +290,6 @@ class Reconciler:
         log.warning("deploy failed", function=function_id, step=step.kind.value, error=str(error))
         if error.reason == "SNAPSHOT_INCOMPATIBLE" and key not in self._remade:
             self._spoiled.add(key)
-            if not desired.failed:
-                self._catalog.restart_deploy(function_id, record.revision)
             return
         self._failures.pop(function_id, None)
         self._catalog.fail_deploy(
