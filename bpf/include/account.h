@@ -33,12 +33,14 @@ static __always_inline __u32 bucket_of(__u64 nanoseconds)
 	return bucket < HISTOGRAM_BUCKETS ? bucket : HISTOGRAM_BUCKETS - 1;
 }
 
-/* Stamp the first SYN since the sandbox was armed. */
+/* Stamp the first SYN since the sandbox was armed; one that was woken by command has no wake. */
 static __always_inline void stamp_first_syn(const struct endpoint *endpoint)
 {
 	struct endpoint_state *state = bpf_map_lookup_elem(&endpoint_state, &endpoint->slot);
 
-	if (state && state->state != STATE_UNSPECIFIED && !state->first_syn_ns)
+	if (!state || state->first_syn_ns)
+		return;
+	if (state->state == STATE_ARMED || state->state == STATE_RESTORING)
 		__sync_val_compare_and_swap(&state->first_syn_ns, 0, bpf_ktime_get_ns());
 }
 

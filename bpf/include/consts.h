@@ -22,7 +22,8 @@
 #define INNER_IPV6_3 1u
 
 /* enum EndpointState of the contract. */
-#define STATE_UNSPECIFIED 0
+#define STATE_ARMED 1
+#define STATE_RESTORING 2
 
 /* struct route, flags */
 #define ROUTE_IPV4 1u  /* the function listens on IPv4 */

@@ -194,6 +194,16 @@ def test_no_stamp_before_anything_was_published(kernel: Kernel) -> None:
     assert "answered_wakes" not in counted(kernel)
 
 
+def test_no_stamp_when_a_command_woke_it(kernel: Kernel) -> None:
+    """A sandbox that runs already was not woken by its first client."""
+    publish(kernel, RUNNING)
+    talk = Conversation(kernel)
+    talk.ask(flags=SYN)
+    talk.answer(b"!")
+    assert kernel.state().first_syn_ns == 0
+    assert "answered_wakes" not in counted(kernel)
+
+
 def test_each_arming_is_a_new_wake(kernel: Kernel) -> None:
     """The init clears the stamps when it arms again."""
     for port in (40001, 40002, 40003):

@@ -173,12 +173,16 @@ class Netplane:
         """Return the service's command line."""
         return self.host.command(sys.executable, "-m", "aetherless_netplane", *arguments)
 
-    def start(self) -> Self:
-        """Start the service and wait until it serves."""
+    def launch(self) -> None:
+        """Start the service."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 self.command(), env=self.environment, stderr=log, text=True
             )
+
+    def start(self) -> Self:
+        """Start the service and wait until it serves."""
+        self.launch()
         assert is_serving(self.settings, "netplane", TIMEOUT_S), self.log.read_text()
         return self
 

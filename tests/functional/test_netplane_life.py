@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from ctypes import c_uint32
 from typing import TYPE_CHECKING
 
@@ -254,3 +255,20 @@ def test_the_log_is_json(alone: World) -> None:
     """Every line of the service's log is one JSON object."""
     lines = alone.netplane.log.read_text().splitlines()
     assert {json.loads(line)["service"] for line in lines} == {"netplane"}
+
+
+def test_killed_at_any_moment_of_its_start(tmp_path: Path) -> None:
+    """However far it came, --cleanup puts everything back, and so does a start that goes on."""
+    made = World(tmp_path)
+    try:
+        before = facts(made.host)
+        for delay_ms in range(150, 600, 30):
+            made.netplane.launch()
+            time.sleep(delay_ms / 1000)
+            made.netplane.kill()
+            if delay_ms % 60:
+                made.netplane.start().kill()
+            made.netplane.cleanup()
+            assert facts(made.host) == before, delay_ms
+    finally:
+        made.close()

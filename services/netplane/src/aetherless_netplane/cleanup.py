@@ -9,7 +9,7 @@ import structlog
 
 from aetherless_common.errors import AetherlessError
 from aetherless_netplane import bpffs, firewall, hostnet, links
-from aetherless_netplane.hostchanges import HostChanges
+from aetherless_netplane.hostchanges import FORWARD, HostChanges, locked
 from aetherless_netplane.netlink import IPRoute
 from aetherless_netplane.records import FILE
 
@@ -28,7 +28,7 @@ def cleanup(settings: Settings) -> None:
         AetherlessError: the first failure.
     """
     failures = []
-    for step in (_pins, _links, _table, _range, _sysctls, _files):
+    for step in (_pins, _links, _ports, _firewall, _range, _files):
         try:
             step(settings)
         except AetherlessError as error:
@@ -48,19 +48,19 @@ def _links(settings: Settings) -> None:
             links.delete(ipr, ifindex)
 
 
-def _table(settings: Settings) -> None:
-    firewall.remove(settings.nft_table)
+def _ports(settings: Settings) -> None:
+    HostChanges(settings.host_changes_path).release_all_ports()
+
+
+def _firewall(settings: Settings) -> None:
+    with locked(FORWARD):
+        firewall.remove(settings.nft_table)
+        others = firewall.others_enabled_forwarding(settings.nft_table)
+        HostChanges(settings.host_changes_path).restore_forwarding(others_enabled=others)
 
 
 def _range(settings: Settings) -> None:
     hostnet.release(settings.orchestrator_id)
-
-
-def _sysctls(settings: Settings) -> None:
-    changes = HostChanges(settings.host_changes_path)
-    changes.release_all_ports()
-    others = firewall.others_enabled_forwarding(settings.nft_table)
-    changes.restore_forwarding(others_enabled=others)
 
 
 def _files(settings: Settings) -> None:

@@ -105,8 +105,7 @@ class Endpoints:
     def _free_slot(self) -> int:
         """Return a slot whose link's name is free, too: a detached one may be on its way out."""
         plane = self._plane
-        present = links.ours(plane.link_prefix)
-        taken = {int(name.removeprefix(plane.link_prefix), 16) for name in present}
+        taken = links.taken_slots(plane.link_prefix)
         slot = free_slot(taken | {e.slot for e in plane.records.endpoints.values()})
         if slot is None:
             raise errors.bpf_map_full("endpoints", MAX_SLOTS)

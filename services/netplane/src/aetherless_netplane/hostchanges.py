@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PROC_SYS = Path("/proc/sys")
 FORWARD = "net/ipv4/ip_forward"
 RESERVED = "net/ipv4/ip_local_reserved_ports"
-# Written by the kernel, too, when ip_forward changes.
 FOLLOWERS = "net/ipv4/conf/{}/forwarding"
 REDIRECTS = "net/ipv4/conf/all/accept_redirects"
 
@@ -42,34 +41,35 @@ class HostChanges:
     def enable_forwarding(self, *, others_enabled: bool) -> bool:
         """Let the host forward IPv4; tell whether we, or another orchestrator, turned it on.
 
+        The caller holds ``locked(FORWARD)`` until its table says so to the others.
+
         Args:
             others_enabled: another orchestrator of this host turned it on.
         """
-        with locked(FORWARD):
-            if read_sysctl(FORWARD) == "0":
-                before = {FORWARD: "0", REDIRECTS: read_sysctl(REDIRECTS), **_followers()}
-                self._note("sysctls", {**before, **self._noted("sysctls", {})})
-                write_sysctl(FORWARD, "1")
-            elif others_enabled and FORWARD not in self._noted("sysctls", {}):
-                self._note("sysctls", {FORWARD: "0", **self._noted("sysctls", {})})
-            return FORWARD in self._noted("sysctls", {})
+        noted = self._noted("sysctls", {})
+        if read_sysctl(FORWARD) == "0":
+            before = {FORWARD: "0", REDIRECTS: read_sysctl(REDIRECTS), **_followers()}
+            self._note("sysctls", {**before, **noted})
+            write_sysctl(FORWARD, "1")
+            return True
+        if others_enabled and FORWARD not in noted:
+            self._note("sysctls", {FORWARD: "0", **noted})
+        return others_enabled or FORWARD in noted
 
     def restore_forwarding(self, *, others_enabled: bool) -> None:
-        """Put IPv4 forwarding back, unless another orchestrator still needs it."""
+        """Put IPv4 forwarding back, unless another orchestrator still needs it.
+
+        The caller holds ``locked(FORWARD)`` from before its table was removed.
+        """
         before = self._noted("sysctls", {})
         if FORWARD not in before:
             return
-        with locked(FORWARD):
-            if not others_enabled and read_sysctl(FORWARD) != before[FORWARD]:
-                write_sysctl(FORWARD, before[FORWARD])
-                for name, value in before.items():
-                    if name != FORWARD and (PROC_SYS / name).exists():
-                        write_sysctl(name, value)
-        kept = {
-            n: v
-            for n, v in before.items()
-            if n not in {FORWARD, REDIRECTS} and "/forwarding" not in n
-        }
+        if not others_enabled and read_sysctl(FORWARD) != before[FORWARD]:
+            write_sysctl(FORWARD, before[FORWARD])
+            for name, value in before.items():
+                if _follows(name) and (PROC_SYS / name).exists():
+                    write_sysctl(name, value)
+        kept = {n: v for n, v in before.items() if n != FORWARD and not _follows(n)}
         self._note("sysctls", kept)
 
     # Reserved ports
@@ -125,6 +125,11 @@ class HostChanges:
             write_atomically(self._path, json.dumps(stored, indent=2) + "\n")
         else:
             self._path.unlink(missing_ok=True)
+
+
+def _follows(name: str) -> bool:
+    """Tell whether the kernel writes this sysctl, too, when ip_forward changes."""
+    return name == REDIRECTS or name.endswith("/forwarding")
 
 
 def _followers() -> dict[str, str]:

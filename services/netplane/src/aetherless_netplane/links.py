@@ -6,7 +6,7 @@ Everything hangs on the pair: when either end goes, the kernel removes all of it
 
 from __future__ import annotations
 
-import os
+import re
 import socket
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +36,7 @@ NODAD_NOPREFIXROUTE = 0x02 | 0x200
 PERMANENT = 0x80  # NUD_PERMANENT
 SCOPE_LINK = 253
 ADDRESS_GENERATION_NONE = "1"
+SLOT = re.compile(r"[0-9a-f]{1,3}")
 
 
 @contextmanager
@@ -132,6 +133,12 @@ def ours(prefix: str) -> dict[str, int]:
     return {name: index for index, name in socket.if_nameindex() if name.startswith(prefix)}
 
 
+def taken_slots(prefix: str) -> set[int]:
+    """Return the slots whose links are there; a link that CheckHost tries is none."""
+    names = (name.removeprefix(prefix) for name in ours(prefix))
+    return {int(name, 16) for name in names if SLOT.fullmatch(name)}
+
+
 def _neighbour(ipr: Netlink, ifindex: int, address: IPv4Address | IPv6Address, mac: str) -> None:
     """Make a permanent neighbour: no address is ever asked for on these links."""
     ipr.neigh(
@@ -146,9 +153,3 @@ def _neighbour(ipr: Netlink, ifindex: int, address: IPv4Address | IPv6Address, m
 
 def _family(address: IPv4Address | IPv6Address) -> int:
     return socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004
-
-
-def namespace_identity(descriptor: int) -> tuple[int, int]:
-    """Return what tells a namespace from others that exist at the same time."""
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino

@@ -11,7 +11,7 @@ import structlog
 
 from aetherless_common.cgroups import cgroup_v2_mount
 from aetherless_netplane import bpffs, firewall, hostnet, links, netns, resolver
-from aetherless_netplane.hostchanges import HostChanges
+from aetherless_netplane.hostchanges import FORWARD, HostChanges, locked
 from aetherless_netplane.layout import ROUTE_LIVE, EndpointData, Ipv4, Ipv6, RouteData
 from aetherless_netplane.monitor import Monitor
 from aetherless_netplane.netlink import IPRoute
@@ -114,12 +114,13 @@ class Plane:
     def apply_firewall(self) -> None:
         """Turn forwarding on and load the table, as far as that is not so already."""
         name = self.settings.nft_table
-        others = firewall.others_enabled_forwarding(name)
-        was_off = self.changes.enable_forwarding(others_enabled=others)
         self._upstream = resolver.upstream()
-        table = firewall.Table(name, self.link_prefix, self.outer, self._upstream, was_off)
-        if firewall.apply(table):
-            log.info("nftables table loaded", table=name, upstream=str(self._upstream))
+        with locked(FORWARD):
+            others = firewall.others_enabled_forwarding(name)
+            was_off = self.changes.enable_forwarding(others_enabled=others)
+            table = firewall.Table(name, self.link_prefix, self.outer, self._upstream, was_off)
+            if firewall.apply(table):
+                log.info("nftables table loaded", table=name, upstream=str(self._upstream))
 
     # Endpoints as the kernel has them
 
