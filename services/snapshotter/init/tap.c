@@ -21,12 +21,13 @@
 
 #define FRAME_HEADER sizeof(struct virtio_net_hdr)
 #define LONGEST_FRAME (64 * 1024 + FRAME_HEADER)
+#define SHORTEST_FRAME (FRAME_HEADER + ETH_HLEN + 40) /* the headers of IPv4 and TCP */
 #define SYN_OR_ACK 0x12
 #define SYN 0x02
 
 static struct source tap = {.fd = -1};
 static int link_fd = -1;
-static bool watched;
+static bool watched, holding;
 static uint16_t trigger_port;
 static void (*on_first)(const struct first_packet *);
 static uint8_t frame[LONGEST_FRAME];
@@ -129,6 +130,11 @@ static void clear_error(void)
 	getsockopt(tap.fd, SOL_SOCKET, SO_ERROR, &error, &length);
 }
 
+static void drop_first(void)
+{
+	recv(tap.fd, frame, 1, MSG_DONTWAIT);
+}
+
 /* Looks at the first held frame and leaves it in the queue; tells once for each tap_watch(). */
 static void look(struct source *source)
 {
@@ -142,8 +148,13 @@ static void look(struct source *source)
 	ssize_t length = recvmsg(source->fd, &message, MSG_PEEK | MSG_DONTWAIT);
 
 	clear_error();
-	if (!watched || length < (ssize_t)(FRAME_HEADER + ETH_HLEN + 40))
+	if (!watched || length < 0)
 		return;
+	if (length <
+	    (ssize_t)SHORTEST_FRAME) { /* at the head of the queue it would hide all others */
+		drop_first();
+		return;
+	}
 	tap_watch(false);
 	read_time(&message, &packet);
 	read_client(frame + FRAME_HEADER, &packet);
@@ -166,12 +177,14 @@ int tap_attach(int tap_fd, int host_link_fd, uint16_t port,
 	link_fd = host_link_fd;
 	trigger_port = port;
 	on_first = first;
+	holding = false;
 	loop_add(&tap, tap_fd, look);
 	tap_watch(false);
 	if (filter_nothing() ||
 	    setsockopt(tap_fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)) ||
 	    setsockopt(tap_fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof(one)) ||
 	    setsockopt(tap_fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof(one)) ||
+	    setsockopt(link_fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)) ||
 	    setsockopt(link_fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)))
 		return fail("tap", "options");
 	if (bind(tap_fd, (struct sockaddr *)&address, sizeof(address)))
@@ -179,9 +192,24 @@ int tap_attach(int tap_fd, int host_link_fd, uint16_t port,
 	return 0;
 }
 
+static void drain(void)
+{
+	while (recv(tap.fd, frame, 1, MSG_DONTWAIT) >= 0)
+		;
+}
+
+/*
+ * What is held already stays held: an evict holds before the next arming does. What is in the queue
+ * of a tap that held nothing is stale, queued by a processor that still ran the old filter.
+ */
 int tap_hold(void)
 {
-	return filter_first_packets();
+	if (!holding)
+		drain();
+	if (filter_first_packets())
+		return -1;
+	holding = true;
+	return 0;
 }
 
 void tap_watch(bool wanted)
@@ -190,13 +218,18 @@ void tap_watch(bool wanted)
 	loop_pause(&tap, !watched);
 }
 
-/* Stops holding and sends what was held again; the gate is open. */
+/*
+ * Stops holding and sends what was held again; the gate is open. A frame that came between the
+ * gate's opening and the swap of the filter was answered already and is sent a second time: to a
+ * socket in SYN_RECV or ESTABLISHED that does no harm.
+ */
 int tap_release(void)
 {
 	int sent = 0;
 	ssize_t length;
 
 	filter_nothing();
+	holding = false;
 	while ((length = recv(tap.fd, frame, sizeof(frame), MSG_DONTWAIT)) > 0)
 		if (send(link_fd, frame, (size_t)length, 0) == length)
 			sent++;
