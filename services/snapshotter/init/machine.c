@@ -219,9 +219,13 @@ static void watch_idle(void)
 		timer_at(&idle, now_ns() + idle_look_ns());
 }
 
-/* First the gate, then the held packets: their connections are answered as they come. */
+/*
+ * Published first, since publishing reads and writes the whole value: an answer's stamp would be
+ * lost. Then the gate, then the held packets, whose connections are answered as they come.
+ */
 static void become_running(pid_t root)
 {
+	state_publish(PUBLISHED_RUNNING);
 	if (gate_open())
 		die("opening the gate: %s", failure.detail);
 	wake.held = tap_release();
@@ -231,7 +235,6 @@ static void become_running(pid_t root)
 	machine.wakes++;
 	failures = 0;
 	timer_at(&deadline, 0);
-	state_publish(PUBLISHED_RUNNING);
 	wake.root = root;
 	wakes_keep(&wake);
 	wakes_report(&wake);

@@ -22,6 +22,9 @@ static const struct {
 	/* restores bind the inner addresses while the gate is closed */
 	{"/proc/sys/net/ipv4/ip_nonlocal_bind", "1", true},
 	{"/proc/sys/net/ipv6/ip_nonlocal_bind", "1", false}, /* a host may have IPv6 off */
+	/* a new namespace has the host's; a closed gate must not turn the sandbox into a router */
+	{"/proc/sys/net/ipv4/ip_forward", "0", true},
+	{"/proc/sys/net/ipv6/conf/all/forwarding", "0", false},
 	/* the last instance's TIME_WAIT would refuse the next one's listen */
 	{"/proc/sys/net/ipv4/tcp_max_tw_buckets", "0", true},
 	{"/proc/sys/net/core/somaxconn", "4096", true},

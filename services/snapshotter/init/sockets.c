@@ -24,7 +24,7 @@
 	 STATE(FIN_WAIT1) | STATE(FIN_WAIT2) | STATE(CLOSE_WAIT) | STATE(LAST_ACK) |    \
 	 STATE(CLOSING) | STATE(TIME_WAIT))
 #define ENDED_AT_ONCE 512
-#define IN_SEGMENTS 10 /* the place of InSegs in a "Tcp:" line */
+#define PASSIVE_OPENS 6 /* the place of PassiveOpens in a "Tcp:" line */
 
 enum side { LOOPBACK, INNER, OUTSIDE };
 
@@ -329,7 +329,7 @@ int sockets_end_all(void)
 	return sockets_end_outside(0, &ended);
 }
 
-/* A counter that moves with every TCP segment that came in, of both families; 0 if unknown. */
+/* A counter that moves with every connection that was taken, of both families; 0 if unknown. */
 uint64_t sockets_activity(void)
 {
 	static int fd = -1;
@@ -344,7 +344,7 @@ uint64_t sockets_activity(void)
 	text[length] = 0;
 	word = strstr(text, "\nTcp: ");			  /* the names */
 	word = word ? strstr(word + 1, "\nTcp: ") : NULL; /* the numbers */
-	for (int i = 0; word && i < IN_SEGMENTS; i++)
+	for (int i = 0; word && i < PASSIVE_OPENS; i++)
 		word = strchr(word + 1, ' ');
 	return word ? strtoull(word, NULL, 10) : 0;
 }
