@@ -64,7 +64,12 @@ class GroupDescriptors:
     def all(self) -> list[int]:
         """Return every descriptor that is handed over."""
         optional = (self.oom_event, self.oom_counter)
-        return [*self.joins, *self.tree_joins, self.kill, *(one for one in optional if one)]
+        return [
+            *self.joins,
+            *self.tree_joins,
+            self.kill,
+            *(one for one in optional if one is not None),
+        ]
 
 
 class InstanceGroup:

@@ -6,35 +6,51 @@ Only this module (and what it imports) speaks the control protocol of ``init/REA
 
 from __future__ import annotations
 
+import contextlib
+import os
+import queue
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aetherless_snapshotter.sandbox_events import Event, SandboxStatus, Wake
-from aetherless_snapshotter.sandbox_spec import SandboxSpec
+import structlog
 
+from aetherless_snapshotter import launcher, mountfd
+from aetherless_snapshotter.cgroup import InstanceGroup
+from aetherless_snapshotter.control import Control, Line, write_line
+from aetherless_snapshotter.endpoint import Endpoint, open_endpoint
+from aetherless_snapshotter.sandbox_errors import SandboxError
+from aetherless_snapshotter.sandbox_events import (
+    Armed,
+    Event,
+    SandboxEnded,
+    SandboxState,
+    SandboxStatus,
+    Wake,
+    Woke,
+)
+from aetherless_snapshotter.sandbox_record import (
+    Record,
+    delete_all,
+    delete_folder,
+    last_words,
+    open_init,
+)
+from aetherless_snapshotter.sandbox_reports import read_event, read_status, read_wake
+
+if TYPE_CHECKING:
+    from aetherless_snapshotter.sandbox_spec import SandboxSpec
+
+__all__ = ["Endpoint", "EventHandler", "Quiesced", "Sandbox", "delete_all", "delete_folder"]
+
+log = structlog.get_logger()
 EventHandler = Callable[[Event], None]
 
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a sandbox is reached, as the netplane made it.
-
-    Attributes:
-        host_link: the host's end of the sandbox's link.
-        state_map: the pinned BPF map the init publishes its state in; None publishes nothing.
-        slot: the instance's index in that map.
-        inner_ipv4: the inner address whose local route is the gate.
-        inner_ipv6: the same for IPv6; "" when there is none.
-    """
-
-    host_link: str
-    state_map: Path | None
-    slot: int
-    inner_ipv4: str
-    inner_ipv6: str
+_CLEARING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -61,12 +77,29 @@ class Sandbox:
         netns_path: the path of its network namespace.
     """
 
-    instance_id: str
-    folder: Path
-    init_pid: int
-    start_time: int
-    pidfd: int
-    netns_path: Path
+    def __init__(
+        self, record: Record, folder: Path, pidfd: int, on_event: EventHandler, sequence: int
+    ) -> None:
+        """Take hold of a living init; ``create`` and ``adopt`` are the ways to get here."""
+        self.instance_id = record.instance_id
+        self.folder = folder
+        self.init_pid = record.pid
+        self.start_time = record.start_time
+        self.pidfd = pidfd
+        self.netns_path = Path(f"/proc/{record.pid}/ns/net")
+        self._record = record
+        self._on_event = on_event
+        self._sequence = sequence
+        self._open = True
+        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._control = Control(
+            record.instance_id, folder, pidfd, self._report, self._catch_up, self._ended
+        )
+        self._dispatcher = threading.Thread(
+            target=self._dispatch, name=f"events-{record.instance_id}", daemon=True
+        )
+        self._dispatcher.start()
+        self._control.start()
 
     @classmethod
     def create(cls, spec: SandboxSpec, on_event: EventHandler) -> Sandbox:
@@ -77,36 +110,79 @@ class Sandbox:
         Raises:
             SandboxError: a step failed; nothing of the sandbox is left behind.
         """
-        raise NotImplementedError
+        try:
+            return cls._create(spec, on_event)
+        except OSError as error:
+            delete_folder(spec.folder, spec.cgroup)
+            raise SandboxError(spec.instance_id, "create", str(error), error.errno or 0) from error
+        except SandboxError:
+            delete_folder(spec.folder, spec.cgroup)
+            raise
+
+    @classmethod
+    def _create(cls, spec: SandboxSpec, on_event: EventHandler) -> Sandbox:
+        spec.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        record = Record(spec.instance_id, spec.cgroup, str(spec.init_binary))
+        record.write(spec.folder)
+        group = InstanceGroup(spec.cgroup, spec.instance_id)
+        group.make(spec.memory_limit, spec.pids_limit)
+        launched = launcher.launch(spec, group)
+        record = Record(
+            spec.instance_id,
+            spec.cgroup,
+            str(spec.init_binary),
+            launched.pid,
+            launched.start_time,
+        )
+        record.write(spec.folder)
+        return cls(record, spec.folder, launched.pidfd, on_event, 0)
 
     @classmethod
     def adopt(cls, folder: Path, on_event: EventHandler) -> Sandbox:
         """Take up the sandbox that an earlier process of the service left in ``folder``.
 
         Raises:
-            SandboxGoneError: its init does not live, or was never complete; ``delete_folder`` cleans.
+            SandboxGoneError: its init does not live, or was never complete; ``delete_folder``
+                cleans.
         """
-        raise NotImplementedError
+        record = Record.read(folder)
+        pidfd = open_init(record, folder)
+        try:
+            sandbox = cls(record, folder, pidfd, on_event, 0)
+        except SandboxError:
+            os.close(pidfd)
+            raise
+        sandbox._sequence = sandbox.status().sequence
+        return sandbox
 
     def close(self) -> None:
         """Let go of the sandbox without ending it (descriptors, connection, thread)."""
-        raise NotImplementedError
+        if not self._open:
+            return
+        self._open = False
+        self._control.close()
+        self._events.put(None)
+        if threading.current_thread() is not self._dispatcher:
+            self._dispatcher.join()
+        os.close(self.pidfd)
 
     def delete(self) -> None:
         """End the sandbox and all in it; remove its control groups and folder. Idempotent."""
-        raise NotImplementedError
+        self.close()
+        delete_folder(self.folder, self._record.cgroup)
 
     def layer(self, tag: str) -> Path:
         """Return where the host reads a tree's upper layer (through the init's root)."""
-        raise NotImplementedError
+        return Path(f"/proc/{self.init_pid}/root/layers/{tag}/u")
 
     def status(self) -> SandboxStatus:
         """Ask the init what it does."""
-        raise NotImplementedError
+        return read_status(self._control.ask("status")[-1])
 
     def wakes_since(self, sequence: int) -> list[Wake]:
         """Return the kept wakes (the newest 64) with a number above ``sequence``, oldest first."""
-        raise NotImplementedError
+        answer = self._control.ask(write_line("wakes", since=sequence))
+        return [read_wake(line) for line in answer[:-1]]
 
     def spawn(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> int:
         """Start the golden program and return its pid inside; its end comes as ``RootExited``.
@@ -117,23 +193,31 @@ class Sandbox:
         Raises:
             SandboxError: exec failed (``errno`` says why) or a program runs already.
         """
-        raise NotImplementedError
+        words = [str(len(argv)), *argv, *(f"{key}={value}" for key, value in env.items())]
+        payload = b"".join(os.fsencode(word) + b"\0" for word in words)
+        return self._control.ask(write_line("spawn", cwd=cwd), payload)[-1].number("pid")
 
     def open_handler_socket(self) -> None:
         """Listen on HANDLER_SOCKET inside; READY on it comes as ``HandlerReady``."""
-        raise NotImplementedError
+        self._control.ask("handler-open")
 
     def close_handler_socket(self) -> None:
         """Close all ends of HANDLER_SOCKET that are ours, also of those not yet accepted."""
-        raise NotImplementedError
+        self._control.ask("handler-close")
 
     def quiesce(self, port: int) -> Quiesced:
-        """End the TCP connections whose peer lies outside the sandbox; ``port`` tells inbound ones."""
-        raise NotImplementedError
+        """End the TCP connections whose peer is outside; those to ``port`` count as inbound."""
+        answer = self._control.ask(write_line("quiesce", port=port))[-1]
+        return Quiesced(answer.number("inbound"), answer.number("outbound"))
 
     def attach_snapshot(self, images: Path) -> None:
         """Mount the one folder of images read-only at /snap (its files 0444)."""
-        raise NotImplementedError
+        with self._step("snapshot"):
+            mount = mountfd.open_read_only_mount(images)
+        try:
+            self._control.ask("snapshot", descriptors=[mount])
+        finally:
+            os.close(mount)
 
     def arm(
         self,
@@ -150,14 +234,33 @@ class Sandbox:
             request: a serialized ``criu_req`` of type RESTORE.
             port: the trigger port.
             deadline_ms: longest time from the first packet to CRIU's answer.
-            idle_after_ms: evict after this long without a connection and anything in flight; 0 never.
+            idle_after_ms: evict after this long without a connection and anything in flight; 0
+                never does.
             endpoint: the sandbox's link and addresses.
         """
-        raise NotImplementedError
+        inner = {"v4": endpoint.inner_ipv4}
+        if endpoint.inner_ipv6:
+            inner["v6"] = endpoint.inner_ipv6
+        line = write_line(
+            "arm",
+            port=port,
+            deadline_ms=deadline_ms,
+            idle_ms=idle_after_ms,
+            link=endpoint.host_link,
+            slot=endpoint.slot,
+            **inner,
+        )
+        with contextlib.ExitStack() as handed:
+            with self._step("arm"):
+                descriptors = open_endpoint(endpoint, self.netns_path, handed)
+            self._control.ask(line, request, descriptors)
 
     def wake(self, timeout: float = 120.0) -> Wake | None:
         """Restore now; return the wake (failed ones too), or None when the tree runs already."""
-        raise NotImplementedError
+        answer = self._control.ask("wake", timeout=timeout)[-1]
+        if not answer.number("woke"):
+            return None
+        return self.wakes_since(answer.number("sequence") - 1)[0]
 
     def evict(self) -> None:
         """End the running tree and arm again; returns when the sandbox is armed. Idempotent.
@@ -165,11 +268,11 @@ class Sandbox:
         Raises:
             InFlightError: a request is in flight; the tree goes on running.
         """
-        raise NotImplementedError
+        self._control.ask("evict", timeout=_CLEARING_SECONDS)
 
     def kill_tree(self) -> None:
-        """End all processes of the tree (a golden that is no longer wanted); returns when it is empty."""
-        raise NotImplementedError
+        """End all processes of the tree (an unwanted golden's); returns when it is empty."""
+        self._control.ask("kill-tree", timeout=_CLEARING_SECONDS)
 
     def spawn_host_criu(
         self, criu: int, inherited: Sequence[int] = ()
@@ -182,14 +285,61 @@ class Sandbox:
         Returns:
             the process to wait for or kill, and the SOCK_SEQPACKET end to talk to CRIU.
         """
-        raise NotImplementedError
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        numbers = (self.pidfd, criu, theirs.fileno())
+        try:
+            process = subprocess.Popen(
+                [self._record.init_binary, "enter", *(str(number) for number in numbers)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[*numbers, *inherited],
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CRIU_FAULT": "130"},
+            )
+        except OSError as error:
+            ours.close()
+            raise SandboxError(self.instance_id, "enter", str(error), error.errno or 0) from error
+        finally:
+            theirs.close()
+        return process, ours
 
+    # Helpers
 
-def delete_folder(folder: Path, cgroup: str) -> None:
-    """End and remove what ``instance.json`` in ``folder`` names, dead or half made. Idempotent."""
-    raise NotImplementedError
+    @contextlib.contextmanager
+    def _step(self, step: str) -> Iterator[None]:
+        """Give the kernel's refusals on the host's side their step."""
+        try:
+            yield
+        except OSError as error:
+            raise SandboxError(self.instance_id, step, str(error), error.errno or 0) from error
+        except ValueError as error:
+            raise SandboxError(self.instance_id, step, str(error)) from error
 
+    def _report(self, line: Line) -> None:
+        event = read_event(line)
+        if isinstance(event, Woke):
+            self._sequence = event.wake.sequence
+        self._events.put(lambda: self._on_event(event))
 
-def delete_all(runtime_dir: Path, cgroup: str) -> None:
-    """End and remove every sandbox of the orchestrator, its control groups, mounts and folders."""
-    raise NotImplementedError
+    def _catch_up(self) -> None:
+        """After a lost connection: tell what was missed, by asking on the events' own thread."""
+        since = self._sequence
+        self._events.put(lambda: self._tell_missed(since))
+
+    def _tell_missed(self, since: int) -> None:
+        for wake in self.wakes_since(since):
+            self._on_event(Woke(wake))
+        status = self.status()
+        if status.state is SandboxState.ARMED:
+            self._on_event(Armed(status.generation))
+
+    def _ended(self) -> None:
+        event = SandboxEnded(last_words(self.folder))
+        self._events.put(lambda: self._on_event(event))
+
+    def _dispatch(self) -> None:
+        """Call the handler for each event; one that fails is logged, the next ones still come."""
+        while (tell := self._events.get()) is not None:
+            try:
+                tell()
+            except Exception:
+                log.exception("event handler failed", instance=self.instance_id)

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LOG_TARGET = "/log/out"
 HANDLER_SOCKET = "/run/aether/handler.sock"
@@ -68,7 +71,7 @@ class SandboxSpec:
         pids_limit: processes and threads of the tree.
         binds: further folders (the function's mounts, its interpreter's prefix).
         trees: further writable folders (the function's own); /tmp, /run, /var/tmp, /dev/shm and
-            /home/fn are always there, see ``standard_trees``; one with the same tag takes its place.
+            /home/fn are always there, see ``standard_trees``; one of the same tag takes its place.
         hostname: the host name inside.
     """
 
