@@ -69,6 +69,7 @@ bool timer_fired(struct source *timer);
 #define MAX_JOINS 4
 struct bind {
 	int fd;
+	bool on_tree; /* its target lies in a writable folder, and is mounted anew with it */
 	char *target;
 };
 struct link {

@@ -18,15 +18,14 @@
 #include <unistd.h>
 #include <linux/mount.h>
 
-#define SANDBOX_NAMESPACES                                                                         \
+#define SANDBOX_NAMESPACES \
 	(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
 #define IDS 65536
 
 /* Opens a detached copy of a mount tree of the host; the sandbox could not open it itself. */
 static int open_source(const char *path, const char *flags)
 {
-	struct mount_attr attributes = {.attr_set = MOUNT_ATTR_NOSUID,
-					.propagation = MS_PRIVATE};
+	struct mount_attr attributes = {.attr_set = MOUNT_ATTR_NOSUID, .propagation = MS_PRIVATE};
 	int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path,
 			      OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
 
@@ -62,6 +61,7 @@ static int read_bind(struct spec *spec, const struct line *line)
 	if (need(line, "source", &source) || need(line, "target", &bind->target) ||
 	    need(line, "flags", &flags))
 		return -1;
+	bind->on_tree = strchr(flags, 't');
 	bind->fd = open_source(source, flags);
 	spec->bind_count++;
 	return bind->fd < 0 ? -1 : 0;

@@ -20,6 +20,7 @@
 #define STAGING "/tmp" /* covered by the new root in our own mount namespace only */
 #define LAYERS "/layers"
 #define LOWERS "/lowers"
+#define BINDS LOWERS "/.binds"
 #define SNAPSHOT "/snap"
 
 /* Makes the folders of a path below the working directory; "/a/b" is "a/b" there. */
@@ -30,10 +31,18 @@ static void make_folders(const char *path, bool last_too)
 	for (const char *end = path + 1; *end; end++)
 		if (*end == '/') {
 			snprintf(part, sizeof(part), "%.*s", (int)(end - path - 1), path + 1);
-			mkdir(part, 0755); /* what exists may be read-only; opening will tell */
+			mkdir(part, 0755);
 		}
 	if (last_too)
 		mkdir(path + 1, 0755);
+}
+
+/* Makes a mount point; what exists may be read-only, and the mount will tell. */
+static void make_point(const char *path, bool is_folder)
+{
+	make_folders(path, is_folder);
+	if (!is_folder)
+		close(open(path + 1, O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0444));
 }
 
 /* Opens a path as if the working directory were the root, so that no symlink leads outside. */
@@ -51,9 +60,7 @@ static int attach(int mount_fd, const char *target)
 
 	if (fstat(mount_fd, &status))
 		return fail("mount", "stat for %s", target);
-	make_folders(target, S_ISDIR(status.st_mode));
-	if (!S_ISDIR(status.st_mode))
-		close(open(target + 1, O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0444));
+	make_point(target, S_ISDIR(status.st_mode));
 	point = open_inside(target);
 	if (point < 0)
 		return fail("mount", "no mount point %s", target);
@@ -64,6 +71,17 @@ static int attach(int mount_fd, const char *target)
 	close(point);
 	close(mount_fd);
 	return moved;
+}
+
+/* One whose target lies in a writable folder waits aside until that is mounted. */
+static int attach_bind(const struct bind *bind, size_t number)
+{
+	char aside[64];
+
+	if (!bind->on_tree)
+		return attach(bind->fd, bind->target);
+	snprintf(aside, sizeof(aside), BINDS "/%zu", number);
+	return attach(bind->fd, aside);
 }
 
 static int attach_lowers(const struct tree *tree)
@@ -107,7 +125,7 @@ static int fill_root(const struct spec *spec)
 	if (mount("proc", "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2"))
 		return fail("mount", "proc");
 	for (size_t i = 0; i < spec->bind_count; i++)
-		if (attach(spec->binds[i].fd, spec->binds[i].target))
+		if (attach_bind(&spec->binds[i], i))
 			return -1;
 	for (size_t i = 0; i < spec->tree_count; i++) {
 		make_folders(spec->trees[i].target, true);
@@ -143,6 +161,23 @@ static int make_layer(const struct tree *tree)
 	return 0;
 }
 
+/* A bind keeps the flags of what it is made from. */
+static int bind_on_tree(const struct bind *bind, size_t number)
+{
+	char aside[64];
+	struct stat status;
+
+	if (!bind->on_tree)
+		return 0;
+	snprintf(aside, sizeof(aside), BINDS "/%zu", number);
+	if (stat(aside, &status))
+		return fail("mount", "what is bound on %s", bind->target);
+	make_point(bind->target, S_ISDIR(status.st_mode));
+	if (mount(aside, bind->target, NULL, MS_BIND | MS_REC, NULL))
+		return fail("mount", "binding on %s", bind->target);
+	return 0;
+}
+
 int layers_make(const struct spec *spec)
 {
 	char options[64];
@@ -153,9 +188,13 @@ int layers_make(const struct spec *spec)
 	for (size_t i = 0; i < spec->tree_count; i++)
 		if (make_layer(&spec->trees[i]))
 			return -1;
+	for (size_t i = 0; i < spec->bind_count; i++)
+		if (bind_on_tree(&spec->binds[i], i))
+			return -1;
 	return 0;
 }
 
+/* What is mounted on a tree goes with it. */
 int layers_drop(const struct spec *spec)
 {
 	for (size_t i = spec->tree_count; i > 0; i--)
