@@ -76,8 +76,8 @@ class InstanceGroup:
     """The control groups of one instance."""
 
     def __init__(self, parent: str, instance: str) -> None:
-        self._parent = parent
-        self._instance = instance
+        self._parent = _checked(parent)
+        self._instance = _checked(instance)
         self._v2 = cgroup_v2_mount()
         self._v1 = {name: path for name in _CONTROLLERS if (path := cgroup_v1_mount(name))}
 
@@ -167,6 +167,16 @@ class InstanceGroup:
             opened.oom_counter = opened.open(tree / "memory.events", os.O_RDONLY)
 
 
+def _checked(name: str) -> str:
+    """Return the name of one group.
+
+    SAFETY: an empty name, or one that leads elsewhere, would have other groups killed.
+    """
+    if not name or name in {".", ".."} or "/" in name:
+        raise ValueError(f"not the name of a control group: {name!r}")
+    return name
+
+
 def _oom_event(opened: GroupDescriptors, tree: Path) -> int:
     """Register an eventfd for the tree's OOMs (v1); it stays registered while somebody has it."""
     event = opened.keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
@@ -228,7 +238,7 @@ def remove_all(parent: str) -> None:
     Raises:
         TimeoutError: something still lives in it.
     """
-    kill_group(cgroup_v2_mount() / parent)
+    kill_group(cgroup_v2_mount() / _checked(parent))
     mounts = [cgroup_v2_mount(), *(cgroup_v1_mount(name) for name in _CONTROLLERS)]
     for mount in dict.fromkeys(one for one in mounts if one):
         remove_group(mount / parent)

@@ -9,7 +9,7 @@ import queue
 import select
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ COMMAND_SECONDS = 10.0
 _BACKLOG = 8
 _LONGEST = 1 << 16
 _SEND_BUFFER = 1 << 20
+_RECONNECT_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,7 @@ class Control:
         try:
             answer = self._answers.get(timeout=timeout)
         except queue.Empty:
-            # the answers that follow would be taken for those of later commands
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._give_up()
             raise CommandTimeoutError(
                 self._instance, line.partition(" ")[0], f"no answer within {timeout:g} s"
             ) from None
@@ -205,6 +205,14 @@ class Control:
                 self._instance, line.partition(" ")[0], "the connection was lost"
             )
         return answer
+
+    def _give_up(self) -> None:
+        """Change the connection: the answer that is due would be taken for a later command's."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with suppress(queue.Empty):
+            while self._answers.get(timeout=COMMAND_SECONDS) is not None:
+                pass
 
     def _ended(self, line: str) -> SandboxGoneError:
         return SandboxGoneError(self._instance, line.partition(" ")[0], "its init is gone")
@@ -250,8 +258,7 @@ class Control:
 
     def _reconnect(self) -> bool:
         """Connect anew when the init lives: it drops clients that do not read fast enough."""
-        self._answers.put(None)
-        if _ready(self._pidfd):
+        if _ready(self._pidfd, _RECONNECT_SECONDS):
             return False
         try:
             fresh = self._connect()
@@ -259,10 +266,13 @@ class Control:
             return False
         self._socket.close()
         self._socket = fresh
+        self._answers.put(None)
         self._on_reconnect()
         return True
 
 
-def _ready(source: int | socket.socket) -> bool:
-    """Tell whether a descriptor has something to read, or its end."""
-    return bool(select.select([source], [], [], 0)[0])
+def _ready(source: int | socket.socket, timeout: float = 0.0) -> bool:
+    """Tell whether a descriptor has something to read, or its end, within ``timeout`` seconds."""
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
