@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute  # type: ignore[attr-defined]  # it declares no exports
+from pyroute2.netlink.exceptions import NetlinkError
 
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common.errors import AetherlessError
@@ -165,10 +167,20 @@ class Trial:
 
 
 def _attach_link(name: str, init_pid: int) -> None:
-    """Make a link into the sandbox, as the netplane does, with no address on the host's end."""
-    with IPRoute() as host:  # type: ignore[no-untyped-call]
-        peer = {"ifname": "eth0", "net_ns_fd": init_pid}
-        host.link("add", ifname=name, kind="veth", peer=peer, state="up")
+    """Make a link into the sandbox, as the netplane does, with no address on the host's end.
+
+    Raises:
+        FailedPrecondition: KERNEL_FEATURE_MISSING.
+    """
+    peer = {"ifname": "eth0", "net_ns_pid": init_pid}
+    try:
+        with IPRoute() as host:  # type: ignore[no-untyped-call]
+            host.link("add", ifname=name, kind="veth", peer=peer)
+            host.link("set", index=socket.if_nametoindex(name), state="up")
+    except NetlinkError as error:
+        raise errors.kernel_feature_missing(
+            "veth", f"a virtual Ethernet link can't be made: {error}", "modprobe veth"
+        ) from error
 
 
 def attempt(builder: Builder) -> tuple[bool, str, str, str]:
