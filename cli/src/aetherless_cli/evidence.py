@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,11 +56,6 @@ def evidence_of(pid: int) -> Evidence | None:
 
 
 def _started_at(pid: int) -> str:
-    """Return when the kernel made the process."""
-    boot = next(
-        int(line.split()[1])
-        for line in (PROC / "stat").read_text().splitlines()
-        if line.startswith("btime ")
-    )
-    seconds = boot + start_ticks(pid) / os.sysconf("SC_CLK_TCK")
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    """Return when the kernel made the process, to a clock tick."""
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks(pid) / os.sysconf("SC_CLK_TCK")
+    return datetime.fromtimestamp(time.time() - age, UTC).isoformat(timespec="milliseconds")

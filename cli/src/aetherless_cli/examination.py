@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from aetherless_cli import orchestrator
 from aetherless_cli.client import mesh
+from aetherless_cli.output import remedy_of
 from aetherless_cli.preflight import Check, check_host, missing
 from aetherless_cli.removal import Removal
 from aetherless_cli.session import service_checks
@@ -41,20 +42,37 @@ def examine(console: Console, *, force: bool) -> list[Check]:
     settings = Settings.load()
     checks = check_host(settings)
     if orchestrator.supervisor_process(settings):
-        return checks + _ask(settings, force=force)
+        return _merged(checks, _ask(settings, force=force))
     if not all(check.ok for check in checks):
         return checks
     console.passing("starting the snapshotter and the netplane for a moment")
     with _passing_settings(settings) as passing, _remembered(settings, passing):
         try:
             with _services(passing):
-                checks += _ask(passing, force=force)
+                checks = _merged(checks, _ask(passing, force=force))
         except AetherlessError as error:
-            name = error.metadata.get("service", "services")
-            checks.append(missing(name, error.message, error.remedy, error.reason))
+            name = error.domain.removesuffix(".aetherless") or "services"
+            checks.append(missing(name, error.message, remedy_of(error), error.reason))
         finally:
             Removal(passing, console).run()
+            _keep_logs(settings, passing)
     return checks
+
+
+def _merged(own: list[Check], told: list[Check]) -> list[Check]:
+    """Return all checks, without our own of what a service looked at more closely."""
+    names = {check.name for check in told}
+    return [check for check in own if not check.ok or check.name not in names] + told
+
+
+def _keep_logs(settings: Settings, passing: Settings) -> None:
+    """Keep the services' logs where a remedy sends the reader."""
+    for service in CHECKERS:
+        kept = settings.log_path(service)
+        if passing.log_path(service).exists():
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with kept.open("ab") as log:
+                log.write(passing.log_path(service).read_bytes())
 
 
 def _ask(settings: Settings, *, force: bool) -> list[Check]:

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from aetherless_common.settings import SERVICES, Settings
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -106,6 +108,9 @@ def remedy_of(error: AetherlessError) -> str:
         return error.remedy
     from aetherless_cli.reasons import remedy_for
 
+    service = error.domain.removesuffix(".aetherless")
+    if error.reason == "INTERNAL" and service in SERVICES:
+        return f"see {Settings.load().log_path(service)}, and report it"
     return remedy_for(error.domain, error.reason)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OLDEST_KERNEL = (6, 6)
 BTF = Path("/sys/kernel/btf/vmlinux")
 # What `make setup` puts into the prefix.
-BUILT = {"criu": "criu", "sandbox init": "aether-init", "bpf objects": "bpf"}
+BUILT = {"criu": "criu", "init": "aether-init", "bpf-objects": "bpf"}
 # One of these says that a folder is an orchestrator's.
 RUNTIME_NAMES = {"settings.json", "instances", "bpf", *(f"{name}.lock" for name in SERVICES)}
 STATE_NAMES = {
@@ -79,9 +79,10 @@ def require(checks: Iterable[Check], console: Console) -> None:
 def line_of(check: Check, console: Console) -> str:
     """Return the one line that says how a check went."""
     if check.ok:
-        return f"{console.paint('ok     ', '32')}  {check.name}: {check.message}"
+        return f"{console.paint('ok     ', '32')}  {check.source} {check.name}: {check.message}"
     reason = f" [{check.reason}]" if check.reason else ""
-    text = f"{console.paint('missing', '31;1')}  {check.name}: {check.message}{reason}"
+    mark = console.paint("missing", "31;1")
+    text = f"{mark}  {check.source} {check.name}: {check.message}{reason}"
     return f"{text}; remedy: {check.remedy}" if check.remedy else text
 
 
@@ -120,9 +121,9 @@ def _btf() -> Check:
 
 def _cgroup() -> Check:
     try:
-        return _present("cgroup v2", str(cgroup_v2_mount()))
+        return _present("cgroup", str(cgroup_v2_mount()))
     except AetherlessError as error:
-        return missing("cgroup v2", error.message, error.remedy, error.reason)
+        return missing("cgroup", error.message, error.remedy, error.reason)
 
 
 def _prefix(settings: Settings) -> Iterator[Check]:

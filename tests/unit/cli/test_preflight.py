@@ -34,8 +34,8 @@ WANTED = {
     "kernel": "KERNEL_FEATURE_MISSING",
     "btf": "KERNEL_FEATURE_MISSING",
     "criu": "CRIU_NOT_FOUND",
-    "sandbox init": "NOT_SET_UP",
-    "bpf objects": "NOT_SET_UP",
+    "init": "NOT_SET_UP",
+    "bpf-objects": "NOT_SET_UP",
 }
 
 
