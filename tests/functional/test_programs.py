@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from framework.clients import KeptConnection, burst, call
+from framework.clients import burst, call
 from framework.guard import orchestrator
 from framework.mesh import Function, Orchestrator
 from framework.programs import handler
@@ -110,6 +110,4 @@ def test_clients_by_every_name_of_the_host(served: Served) -> None:
         served.mesh.evict(ID)
         assert call(served.port, host=host).ok, host
         assert call(served.port, host=host).ok, host
-    kept = KeptConnection(served.port, "localhost")
-    assert kept.request().ok
-    kept.close()
+    assert call(served.port, host="localhost").ok
