@@ -224,8 +224,8 @@ def world(folder: Path) -> Iterator[World]:
     try:
         assert holder.stdout.readline() == b"up\n"
         made = World(settings, Path(f"/proc/{holder.pid}/ns/net"))
-        made.start()
         try:
+            made.start()
             yield made
         finally:
             if made.process is not None and made.process.poll() is None:
