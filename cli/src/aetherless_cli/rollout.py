@@ -141,6 +141,8 @@ class Rollout:
 def _error_of(function: function_pb2.Function) -> AetherlessError:
     told: Any = function.deploy_error
     name = function.spec.function_id
-    message = f"{name}: {told.message}" if told.message else f"{name} can't be deployed"
+    message = told.message or f"{name} can't be deployed"
+    if name not in message:
+        message = f"{name}: {message}"
     metadata = {"function": name, "step": function.deploy_step, **dict(told.metadata)}
     return error_of(told.domain, told.reason or "INTERNAL", message, metadata)

@@ -33,6 +33,7 @@ class Session:
         running = orchestrator.supervisor_process(found) is not None
         self._settings = orchestrator.settings_for(config, found, running=running)
         self._started = False
+        self._serving = False
         self._rollout: Rollout | None = None
 
     def run(self, *, foreground: bool) -> None:
@@ -52,9 +53,12 @@ class Session:
                         self._stay(stream)
         except Interrupted as interrupted:
             self._interrupted(interrupted, foreground=foreground, staying=staying)
-        except BaseException:
+        except BaseException as error:
+            gone = self._was_taken_down()
             if self._started and (foreground or not self._serves_something()):
                 self._give_up()
+            if gone and isinstance(error, AetherlessError):
+                raise errors.taken_down() from error
             raise
 
     def _start(self) -> None:
@@ -67,6 +71,7 @@ class Session:
                 self._started = True
                 orchestrator.start(self._settings)
             orchestrator.wait_serving(self._settings)
+        self._serving = True
         self._console.line("the four services serve", event="serving")
 
     def _deploy(self, services: Mesh, stream: Changes, *, foreground: bool) -> None:
@@ -118,6 +123,10 @@ class Session:
 
     def _alive(self) -> bool:
         return orchestrator.supervisor_process(self._settings) is not None
+
+    def _was_taken_down(self) -> bool:
+        """Tell whether a ``down`` ended what this command started: it removes the pid file."""
+        return self._serving and not self._settings.pid_path("supervisor").exists()
 
     def _serves_something(self) -> bool:
         return bool(self._rollout and self._rollout.deployed)
