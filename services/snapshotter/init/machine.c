@@ -334,6 +334,8 @@ void machine_no_child_left(void)
 	}
 	if (clearing == OF_FAILURE)
 		reset_clients();
+	if (sockets_end_all()) /* an orphan of the old tree could keep the next from listening */
+		last_words("ending connections: %s", failure.detail);
 	renew_layers();
 	if (failures > 1)
 		become_backoff();

@@ -24,6 +24,7 @@
 	 STATE(FIN_WAIT1) | STATE(FIN_WAIT2) | STATE(CLOSE_WAIT) | STATE(LAST_ACK) |    \
 	 STATE(CLOSING) | STATE(TIME_WAIT))
 #define ENDED_AT_ONCE 512
+#define FRESH_MS 1000
 #define PASSIVE_OPENS 6 /* the place of PassiveOpens in a "Tcp:" line */
 
 enum side { LOOPBACK, INNER, OUTSIDE };
@@ -167,6 +168,14 @@ struct judging {
 	struct survey *survey;
 };
 
+/* A client that has just connected is about to ask: to it a reset would be a lost request. */
+static const char *silent(const struct tcp_info *info)
+{
+	if (info->tcpi_bytes_received)
+		return "a request without an answer";
+	return info->tcpi_last_data_recv < FRESH_MS ? "a new connection" : NULL;
+}
+
 /*
  * The ages of the last data are in ticks of the kernel: a request right after an answer ties with
  * it, and is taken for unanswered until it would be late. The send queue says nothing of an open
@@ -177,7 +186,7 @@ static const char *unanswered(const struct tcp_info *info, uint64_t tie_ms)
 	if (info->tcpi_notsent_bytes)
 		return "bytes not sent";
 	if (!info->tcpi_bytes_sent)
-		return info->tcpi_bytes_received ? "a request without an answer" : NULL;
+		return silent(info);
 	if (info->tcpi_last_data_recv < info->tcpi_last_data_sent)
 		return "a request after the last answer";
 	if (info->tcpi_last_data_recv == info->tcpi_last_data_sent && info->tcpi_bytes_received &&
