@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +19,11 @@ from aetherless_snapshotter.launcher import LAST_WORDS
 from aetherless_snapshotter.sandbox_errors import SandboxError, SandboxGoneError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 RECORD = "instance.json"
+_END_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,33 @@ def last_words(folder: Path) -> str:
         return ""
 
 
+class _Inits(ExitStack):
+    """Holds the living inits of some folders, to see them end.
+
+    A dying process leaves its control group before it has let go of its namespaces.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        super().__init__()
+        self._pidfds: list[int] = []
+        for folder in folders:
+            with suppress(SandboxGoneError):
+                self._pidfds.append(open_init(Record.read(folder), folder))
+                self.callback(os.close, self._pidfds[-1])
+
+    def wait(self) -> None:
+        """Wait until all have ended.
+
+        Raises:
+            TimeoutError: one still lives.
+        """
+        for pidfd in self._pidfds:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            if not poll.poll(_END_SECONDS * 1000):
+                raise TimeoutError("the init does not end")
+
+
 def delete_folder(folder: Path, cgroup: str) -> None:
     """End and remove the sandbox of a runtime folder, dead or half made. Idempotent.
 
@@ -84,11 +115,13 @@ def delete_folder(folder: Path, cgroup: str) -> None:
         SandboxError: its processes do not end.
     """
     group = InstanceGroup(cgroup, folder.name)
-    group.kill()
-    try:
-        group.remove()
-    except TimeoutError as error:
-        raise SandboxError(folder.name, "delete", str(error)) from error
+    with _Inits([folder]) as inits:
+        group.kill()
+        try:
+            group.remove()
+            inits.wait()
+        except TimeoutError as error:
+            raise SandboxError(folder.name, "delete", str(error)) from error
     shutil.rmtree(folder, ignore_errors=not folder.exists())
 
 
@@ -100,10 +133,13 @@ def delete_all(runtime_dir: Path, cgroup: str) -> None:
     Raises:
         SandboxError: processes do not end.
     """
-    try:
-        cgroups.remove_all(cgroup)
-    except TimeoutError as error:
-        raise SandboxError(cgroup, "delete", str(error)) from error
     instances = runtime_dir / "instances"
-    for folder in instances.iterdir() if instances.is_dir() else ():
+    folders = list(instances.iterdir()) if instances.is_dir() else []
+    with _Inits(folders) as inits:
+        try:
+            cgroups.remove_all(cgroup)
+            inits.wait()
+        except TimeoutError as error:
+            raise SandboxError(cgroup, "delete", str(error)) from error
+    for folder in folders:
         shutil.rmtree(folder)
