@@ -31,6 +31,7 @@ from aetherless_snapshotter.sandbox_events import (
     SandboxState,
     Woke,
 )
+from aetherless_snapshotter.sandbox_spec import FUNCTION_UID
 from framework.sandbox_world import Events, SandboxWorld, sandbox_world
 
 if TYPE_CHECKING:
@@ -176,6 +177,18 @@ def test_a_program_has_no_rights(made: tuple[Sandbox, Events]) -> None:
     assert set(words[words.index("CapInh:") + 1 : words.index("NoNewPrivs:") : 2]) == {"0" * 16}
     assert words[words.index("NoNewPrivs:") + 1] == "1"
     assert words[-1] == "aether"
+
+
+def test_a_missing_log_is_made(place: SandboxWorld, workload: instance_pb2.Workload) -> None:
+    """The log is there before the program is, and is the function's own."""
+    spec = place.builder.build("one", workload, "").spec
+    spec.log_file.unlink()
+    events = Events()
+    sandbox = Sandbox.create(spec, events.take)
+    assert run(sandbox, events, "echo words") == 0
+    assert spec.log_file.read_text() == "words\n"
+    assert spec.log_file.stat().st_uid == spec.uid_base + FUNCTION_UID
+    sandbox.delete()
 
 
 def test_exit_and_signal_are_told(made: tuple[Sandbox, Events]) -> None:

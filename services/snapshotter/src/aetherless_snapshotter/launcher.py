@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from aetherless_snapshotter import control
 from aetherless_snapshotter.cgroup import INIT, InstanceGroup
 from aetherless_snapshotter.control import write_line
 from aetherless_snapshotter.sandbox_errors import SandboxError
-from aetherless_snapshotter.sandbox_spec import LOG_TARGET, Bind
+from aetherless_snapshotter.sandbox_spec import FUNCTION_UID, LOG_TARGET, Bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,7 @@ def launch(spec: SandboxSpec, group: InstanceGroup) -> Launched:
         SandboxError: a step failed; its groups and folder are the caller's to remove.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    _make_log(spec)
     words = os.open(spec.folder / LAST_WORDS, flags, 0o600)
     try:
         with control.listen(spec.folder) as listener, group.open() as groups:
@@ -55,6 +57,16 @@ def launch(spec: SandboxSpec, group: InstanceGroup) -> Launched:
     finally:
         os.close(words)
     return _identify(spec, answer)
+
+
+def _make_log(spec: SandboxSpec) -> None:
+    """Make the log when it is missing, the function's own."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with suppress(FileExistsError):
+        log = os.open(spec.log_file, flags, 0o600)
+        owner = spec.uid_base + FUNCTION_UID
+        os.fchown(log, owner, owner)
+        os.close(log)
 
 
 def _run(spec: SandboxSpec, text: str, handed: list[int]) -> control.Line:
