@@ -312,13 +312,24 @@ static void renew_layers(void)
 		die("renewing the layers: %s", failure.detail);
 }
 
-/* The held clients meet an open gate and a closed port: they are reset. */
+static void close_gate(void)
+{
+	if (tap_hold() || gate_close())
+		die("closing the gate: %s", failure.detail);
+}
+
+/*
+ * The held clients meet an open gate and a closed port: they are reset. Who comes next is held
+ * again, unless it was not the first failure in a row.
+ */
 static void reset_clients(void)
 {
 	if (gate_open())
 		die("opening the gate: %s", failure.detail);
 	wake.held = tap_release();
 	wake.open_ns = now_ns();
+	if (failures < 2)
+		close_gate();
 	wakes_keep(&wake);
 	wakes_report(&wake);
 	answer_waker();
@@ -371,8 +382,7 @@ void machine_child_ended(pid_t pid, int status)
 		become_clearing(OF_GOLDEN);
 	} else if (machine.state == RUNNING) {
 		report_exit(pid, status);
-		if (tap_hold() || gate_close())
-			die("closing the gate: %s", failure.detail);
+		close_gate();
 		become_clearing(OF_EXIT);
 	}
 }
