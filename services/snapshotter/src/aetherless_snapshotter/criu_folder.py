@@ -49,7 +49,17 @@ def prepare(settings: Settings) -> Path:
 
 def _probe(binary: Path) -> bytes:
     """Return the cache that CRIU makes in namespaces such as a sandbox's."""
-    command = ["unshare", *_NAMESPACES, "--mount", "--mount-proc", "sh", "-c", _PROBE, "sh", binary]
+    command = [
+        "unshare",
+        *_NAMESPACES,
+        "--mount",
+        "--mount-proc",
+        "sh",
+        "-c",
+        _PROBE,
+        "sh",
+        str(binary),
+    ]
     done = subprocess.run(command, capture_output=True, timeout=_PROBE_SECONDS, check=False)
     if done.returncode or not done.stdout:
         words = done.stderr.decode(errors="replace").strip().splitlines()
