@@ -20,7 +20,7 @@ from aetherless_snapshotter.sandbox_events import (
     WakeFailure,
     Woke,
 )
-from framework.sandbox_world import SNAPSHOT, SandboxWorld, evict, sandbox_world
+from framework.sandbox_world import SNAPSHOT, SandboxWorld, evict, get, sandbox_world
 from framework.snapshotter_world import INNER_IPV4, PORT
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def test_a_late_restore_resets_the_client(
     """When CRIU has not answered by the deadline, the client is reset, not left waiting."""
     sandbox, events = place.clone(workload, deadline_ms=1)
     with place.place.client() as client, pytest.raises(ConnectionError):
-        client.connect((INNER_IPV4, PORT))
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        client.recv(1)
+        get(client)
     wake = events.wait(Woke).wake
     assert wake.failure is WakeFailure.LATE
     assert wake.root_pid == 0
@@ -138,12 +136,10 @@ def test_a_damaged_snapshot_is_refused(
     place: SandboxWorld, workload: instance_pb2.Workload
 ) -> None:
     """CRIU's refusal resets the client, and says why."""
-    images = place.builder.store.images(SNAPSHOT)
-    (images / "pstree.img").write_bytes(b"damaged")
     sandbox, events = place.clone(workload)
+    (place.builder.store.images(SNAPSHOT) / "pstree.img").write_bytes(b"damaged")
     with place.place.client() as client, pytest.raises(ConnectionError):
-        client.connect((INNER_IPV4, PORT))
-        client.recv(1)
+        get(client)
     wake = events.wait(Woke).wake
     assert wake.failure is WakeFailure.REFUSED
     assert wake.error
