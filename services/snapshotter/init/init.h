@@ -129,7 +129,9 @@ struct first_packet {
 int tap_attach(int tap_fd, int link_fd, uint16_t port, void (*first)(const struct first_packet *));
 int tap_hold(void);
 void tap_watch(bool watched);
-int tap_release(void); /* returns how many frames were sent again */
+int tap_hold_all(void);
+bool tap_heard_old_clients(uint64_t closed_ns);
+int tap_release(bool old_clients_too); /* returns how many frames were sent again */
 
 /* state.c: the state map. */
 enum published { PUBLISHED_ARMED = 1, PUBLISHED_RESTORING, PUBLISHED_RUNNING, PUBLISHED_ENDED };

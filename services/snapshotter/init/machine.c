@@ -228,7 +228,7 @@ static void become_running(pid_t root)
 	state_publish(PUBLISHED_RUNNING);
 	if (gate_open())
 		die("opening the gate: %s", failure.detail);
-	wake.held = tap_release();
+	wake.held = tap_release(false);
 	wake.open_ns = now_ns();
 	machine.state = RUNNING;
 	machine.root = root;
@@ -326,7 +326,7 @@ static void reset_clients(void)
 {
 	if (gate_open())
 		die("opening the gate: %s", failure.detail);
-	wake.held = tap_release();
+	wake.held = tap_release(false);
 	wake.open_ns = now_ns();
 	if (failures < 2)
 		close_gate();
@@ -412,24 +412,36 @@ static int in_flight(void)
 	return survey.in_flight ? fail("in-flight", "%s", survey.in_flight) : 0;
 }
 
+/* The tree goes on, and hears what was held. */
+static int keep_running(void)
+{
+	struct failure why = failure;
+
+	if (gate_open())
+		die("opening the gate: %s", failure.detail);
+	tap_release(true);
+	failure = why;
+	return -1;
+}
+
 /*
- * Between the filter and the gate a client may still reach the old tree: the second look finds it,
- * and the tree goes on. What came after the gate closed is in the tap, for the next instance.
+ * Between the filter and the gate a client may still reach the old tree; what clients send after
+ * the gate closed is held. The second look, and one at what is held, find those that would lose
+ * by an end: the tree goes on. Else only first packets are held, and they wake the next instance.
  */
 static int evict(bool by_idleness)
 {
-	if (in_flight() || tap_hold() || gate_close())
-		return -1;
-	if (in_flight()) {
-		struct failure why = failure;
+	uint64_t closed_ns;
 
-		if (gate_open())
-			die("opening the gate: %s", failure.detail);
-		tap_release();
-		failure = why;
+	if (in_flight() || tap_hold_all() || gate_close())
 		return -1;
-	}
-	if (sockets_end_all())
+	closed_ns = now_ns();
+	if (in_flight())
+		return keep_running();
+	errno = 0;
+	if (tap_heard_old_clients(closed_ns) && fail("in-flight", "a client sends"))
+		return keep_running();
+	if (sockets_end_all() || tap_hold())
 		last_words("ending connections: %s", failure.detail);
 	machine.evictions++;
 	report(by_idleness ? "evicted idle=1" : "evicted idle=0");

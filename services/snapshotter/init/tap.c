@@ -54,8 +54,11 @@ static int filter_nothing(void)
 	return set_filter(filter, ARRAY_SIZE(filter));
 }
 
-/* SYNs (no SYN-ACKs) to the trigger port, in IPv4 that is no later fragment, or plain IPv6. */
-static int filter_first_packets(void)
+/*
+ * TCP to the trigger port, in IPv4 that is no later fragment, or plain IPv6: all of it, or first
+ * packets only, SYNs that are no SYN-ACKs.
+ */
+static int filter_port(bool all)
 {
 	struct sock_filter filter[] = {
 		/* 0 */ LOAD(BPF_H, 12),
@@ -77,7 +80,7 @@ static int filter_first_packets(void)
 		/* 16 */ JUMP_EQUAL(trigger_port, 0, 4),
 		/* 17 */ LOAD(BPF_B, 14 + 40 + 13),
 		/* 18 */ BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN_OR_ACK),
-		/* 19 */ JUMP_EQUAL(SYN, 0, 1),
+		/* 19 */ JUMP_EQUAL(SYN, 0, all ? 0 : 1),
 		/* 20 */ RETURN(0xffff),
 		/* 21 */ RETURN(0),
 	};
@@ -97,16 +100,44 @@ static uint64_t to_monotonic(const struct timespec *stamp)
 	return age < 10 * NANOSECONDS ? now - age : now; /* the clock was set meanwhile */
 }
 
-static void read_time(struct msghdr *message, struct first_packet *packet)
+static uint64_t read_time(struct msghdr *message)
 {
-	packet->time_ns = now_ns();
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
 		if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
 			struct timespec stamp;
 
 			memcpy(&stamp, CMSG_DATA(c), sizeof(stamp));
-			packet->time_ns = to_monotonic(&stamp);
+			return to_monotonic(&stamp);
 		}
+	return now_ns();
+}
+
+/* Receives one frame to the given place, and when it came; the flags are recvmsg's. */
+static ssize_t receive(uint8_t *to, size_t room, int flags, uint64_t *time_ns)
+{
+	char control[128];
+	struct iovec part = {to, room};
+	struct msghdr message = {.msg_iov = &part,
+				 .msg_iovlen = 1,
+				 .msg_control = control,
+				 .msg_controllen = sizeof(control)};
+	ssize_t length = recvmsg(tap.fd, &message, flags | MSG_DONTWAIT);
+
+	if (length >= 0)
+		*time_ns = read_time(&message);
+	return length;
+}
+
+/* Whether a frame with its headers complete is a first packet; the filter chose what comes here. */
+static bool is_first(const uint8_t *with_header, ssize_t length)
+{
+	const uint8_t *ip = with_header + FRAME_HEADER + ETH_HLEN;
+	size_t tcp = with_header[FRAME_HEADER + 12] == 0x86 ? 40 : (size_t)(ip[0] & 15) * 4;
+
+	/* SAFETY: the flags are read only where the frame has them. */
+	return length >= (ssize_t)SHORTEST_FRAME &&
+	       length > (ssize_t)(FRAME_HEADER + ETH_HLEN + tcp + 13) &&
+	       (ip[tcp + 13] & SYN_OR_ACK) == SYN;
 }
 
 static void read_client(const uint8_t *ethernet, struct first_packet *packet)
@@ -139,24 +170,17 @@ static void drop_first(void)
 static void look(struct source *source)
 {
 	struct first_packet packet = {0};
-	char control[128];
-	struct iovec part = {frame, sizeof(frame)};
-	struct msghdr message = {.msg_iov = &part,
-				 .msg_iovlen = 1,
-				 .msg_control = control,
-				 .msg_controllen = sizeof(control)};
-	ssize_t length = recvmsg(source->fd, &message, MSG_PEEK | MSG_DONTWAIT);
+	ssize_t length = receive(frame, sizeof(frame), MSG_PEEK, &packet.time_ns);
 
+	(void)source;
 	clear_error();
 	if (!watched || length < 0)
 		return;
-	if (length <
-	    (ssize_t)SHORTEST_FRAME) { /* at the head of the queue it would hide all others */
+	if (!is_first(frame, length)) { /* at the head of the queue it would hide all others */
 		drop_first();
 		return;
 	}
 	tap_watch(false);
-	read_time(&message, &packet);
 	read_client(frame + FRAME_HEADER, &packet);
 	on_first(&packet);
 }
@@ -192,6 +216,15 @@ int tap_attach(int tap_fd, int host_link_fd, uint16_t port,
 	return 0;
 }
 
+/* Sends a frame into the sandbox; returns how many were sent. */
+static int send_again(const uint8_t *bytes, ssize_t length)
+{
+	if (send(link_fd, bytes, (size_t)length, 0) == length)
+		return 1;
+	last_words("a held frame of %zd bytes was not sent: errno %d", length, errno);
+	return 0;
+}
+
 static void drain(void)
 {
 	while (recv(tap.fd, frame, 1, MSG_DONTWAIT) >= 0)
@@ -206,10 +239,46 @@ int tap_hold(void)
 {
 	if (!holding)
 		drain();
-	if (filter_first_packets())
+	if (filter_port(false))
 		return -1;
 	holding = true;
 	return 0;
+}
+
+/* Holds whatever clients send, while it is found out whether the tree can be ended. */
+int tap_hold_all(void)
+{
+	drain();
+	if (filter_port(true))
+		return -1;
+	holding = true;
+	return 0;
+}
+
+/*
+ * Whether a client of the old tree is heard since: with anything but a first packet, or with one
+ * that came before the gate had closed, which the old tree may have answered. All of it stays held:
+ * it is sent again while the gate is closed, and so comes to the tap once more.
+ */
+bool tap_heard_old_clients(uint64_t closed_ns)
+{
+	static uint8_t kept[256 * 1024];
+	size_t used = 0;
+	bool heard = false;
+	uint64_t time_ns;
+	ssize_t length;
+
+	while (sizeof(kept) - used > LONGEST_FRAME + sizeof(length) &&
+	       (length = receive(kept + used + sizeof(length), LONGEST_FRAME, 0, &time_ns)) > 0) {
+		heard |= !is_first(kept + used + sizeof(length), length) || time_ns < closed_ns;
+		memcpy(kept + used, &length, sizeof(length));
+		used += sizeof(length) + (size_t)length;
+	}
+	for (size_t at = 0; at < used; at += sizeof(length) + (size_t)length) {
+		memcpy(&length, kept + at, sizeof(length));
+		send_again(kept + at + sizeof(length), length);
+	}
+	return heard || sizeof(kept) - used <= LONGEST_FRAME + sizeof(length);
 }
 
 void tap_watch(bool wanted)
@@ -221,9 +290,10 @@ void tap_watch(bool wanted)
 /*
  * Stops holding and sends what was held again; the gate is open. A frame that came between the
  * gate's opening and the swap of the filter was answered already and is sent a second time: to a
- * socket in SYN_RECV or ESTABLISHED that does no harm.
+ * socket in SYN_RECV or ESTABLISHED that does no harm. Frames of an old tree's clients, which were
+ * reset, are left out unless it goes on.
  */
-int tap_release(void)
+int tap_release(bool old_clients_too)
 {
 	int sent = 0;
 	ssize_t length;
@@ -231,10 +301,7 @@ int tap_release(void)
 	filter_nothing();
 	holding = false;
 	while ((length = recv(tap.fd, frame, sizeof(frame), MSG_DONTWAIT)) > 0)
-		if (send(link_fd, frame, (size_t)length, 0) == length)
-			sent++;
-		else
-			last_words("a held frame of %zd bytes was not sent: errno %d", length,
-				   errno);
+		if (old_clients_too || is_first(frame, length))
+			sent += send_again(frame, length);
 	return sent;
 }
