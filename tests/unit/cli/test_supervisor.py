@@ -118,6 +118,7 @@ def test_a_service_that_cannot_start_says_why(running: Settings) -> None:
     assert "the registry service can't start" in caught.value.message
     assert caught.value.domain == "registry.aetherless"
     assert time.monotonic() - began < orchestrator.START_TIMEOUT
+    running.registry_path.unlink()  # as the error's remedy says; else ``down`` could not clear it
 
 
 def test_down_ends_everything_and_works_again_with_nothing(running: Settings) -> None:

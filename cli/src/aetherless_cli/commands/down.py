@@ -43,7 +43,12 @@ def command(options: Options, *, keep_snapshots: bool) -> None:
     settings = Settings.load()
     console = Console(options.output)
     with undisturbed(), orchestrator.lock(settings):
+        left = settings.runtime_dir.is_dir() and any(settings.runtime_dir.iterdir())
         removal = Removal(settings, console)
         ran = removal.run(keep_snapshots=keep_snapshots)
-    what = "everything is taken down" if ran else "nothing was running; nothing is left behind"
+    what = "nothing was running; nothing is left behind"
+    if ran:
+        what = "everything is taken down"
+    elif left:
+        what = "no service was running; what was left behind is removed"
     console.line(what, event="gone", ended=removal.ended)
