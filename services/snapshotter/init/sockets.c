@@ -189,6 +189,8 @@ static const char *unanswered(const struct tcp_info *info, uint64_t tie_ms)
 		return silent(info);
 	if (info->tcpi_last_data_recv < info->tcpi_last_data_sent)
 		return "a request after the last answer";
+	if (info->tcpi_last_data_sent < FRESH_MS)
+		return "an answer that may go on";
 	if (info->tcpi_last_data_recv == info->tcpi_last_data_sent && info->tcpi_bytes_received &&
 	    info->tcpi_last_data_recv < tie_ms)
 		return "perhaps a request after the last answer";
