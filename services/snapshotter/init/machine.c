@@ -179,6 +179,11 @@ static void become_armed(void)
 
 static void end_restore(const char *failed, const struct answer *answer);
 
+static uint64_t deadline_ns(void)
+{
+	return wake.sent_ns + (uint64_t)policy.deadline_ms * MILLISECOND;
+}
+
 static void become_restoring(const struct first_packet *packet)
 {
 	char what[64];
@@ -196,7 +201,7 @@ static void become_restoring(const struct first_packet *packet)
 		return;
 	}
 	wake.sent_ns = now_ns();
-	timer_at(&deadline, wake.sent_ns + (uint64_t)policy.deadline_ms * MILLISECOND);
+	timer_at(&deadline, deadline_ns());
 	tap_watch(false);
 	state_publish(PUBLISHED_RESTORING);
 	snprintf(what, sizeof(what), "restoring sequence=%lu cause=%s", wake.sequence,
@@ -285,6 +290,10 @@ static void on_answer(const struct answer *answer)
 		const char *why = answer->died ? "died" : "refused";
 
 		end_restore(was_out_of_memory() ? "oom" : why, answer);
+		return;
+	}
+	if (wake.answer_ns > deadline_ns()) { /* the timer fired as well, and comes next */
+		end_restore("late", answer);
 		return;
 	}
 	become_running(answer->pid);
