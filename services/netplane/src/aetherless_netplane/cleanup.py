@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless_common.errors import AetherlessError
-from aetherless_netplane import bpffs, firewall, hostnet, links
+from aetherless_netplane import bpffs, clients, firewall, hostnet, links
 from aetherless_netplane.hostchanges import FORWARD, HostChanges, locked
 from aetherless_netplane.netlink import IPRoute
 from aetherless_netplane.records import FILE
@@ -28,7 +28,7 @@ def cleanup(settings: Settings) -> None:
         AetherlessError: the first failure.
     """
     failures = []
-    for step in (_pins, _links, _ports, _firewall, _range, _files):
+    for step in (_pins, _links, _clients, _ports, _firewall, _range, _files):
         try:
             step(settings)
         except AetherlessError as error:
@@ -46,6 +46,15 @@ def _links(settings: Settings) -> None:
     with IPRoute() as ipr:
         for ifindex in links.ours(settings.link_name(0)[:-1]).values():
             links.delete(ipr, ifindex)
+
+
+def _clients(settings: Settings) -> None:
+    """Reset the clients that still wait for a sandbox, before their packets could leave."""
+    with IPRoute() as ipr:
+        outer = hostnet.claimed(settings.orchestrator_id, hostnet.uses(ipr))
+    if outer is not None:
+        with links.typed("ending the clients"):
+            clients.end_clients([outer.ipv4, outer.ipv6])
 
 
 def _ports(settings: Settings) -> None:

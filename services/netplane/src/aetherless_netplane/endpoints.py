@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 from ctypes import c_uint32
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from aetherless_netplane import errors, libbpf, links, netns
+from aetherless_netplane import clients, errors, libbpf, links, netns
 from aetherless_netplane.addresses import free_slot
 from aetherless_netplane.layout import MAX_SLOTS
 from aetherless_netplane.libbpf import BpfError
@@ -77,8 +78,16 @@ class Endpoints:
             plane.save()
         # The kernel takes tens of milliseconds for it, which nobody else shall wait for. A crash
         # before its end leaves a link without a record, which the next start removes.
+        self._end_clients(endpoint)
         with IPRoute() as ipr:
             links.delete(ipr, endpoint.ifindex)
+
+    def _end_clients(self, endpoint: EndpointRecord) -> None:
+        """Reset who still waits for an answer; the link's name keeps the slot taken meanwhile."""
+        outer = self._plane.outer
+        addresses = (outer.ipv4_of(endpoint.slot), outer.ipv6_of(endpoint.slot))
+        with links.typed(f"ending the clients of {endpoint.name}"):
+            clients.end_clients([ip_network(address) for address in addresses])
 
     def list(self) -> list[EndpointRecord]:
         """Return the endpoints."""
