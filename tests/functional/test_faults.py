@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aetherless.registry.v1 import function_pb2, registry_service_pb2
+from aetherless.snapshotter.v1 import instance_pb2
 from framework.clients import burst, call
 from framework.guard import orchestrator
 from framework.mesh import UP_TIMEOUT_S, Function, Orchestrator
@@ -39,7 +40,9 @@ NEW = "newcomer"
 @pytest.fixture(scope="module")
 def mesh() -> Iterator[Orchestrator]:
     """Serve one function for all tests of this module."""
-    with orchestrator(Function(ID, handler("plain"))) as running:
+    with orchestrator(
+        Function(ID, handler("plain"), keys={"restore_timeout_ms": 10000})
+    ) as running:
         yield running
 
 
@@ -77,10 +80,16 @@ def test_a_service_dies_during_a_wake(mesh: Orchestrator, port: int, service: st
     """A service is killed while first clients wait for a restore; all are answered."""
     mesh.evict(ID)
     victim = mesh.living_process(service)
+    criu = mesh.waiting_criu(mesh.contracts.instance_id(ID))
+    restoring = instance_pb2.INSTANCE_STATE_RESTORING
+    criu.stop()
     crowd = Background(port, 30)
+    wait_until(lambda: mesh.contracts.instance(ID).state == restoring, "it restores")
     victim.kill()
+    criu.go_on()
     answers = crowd.wait()
     assert [answer for answer in answers if not answer.ok] == []
+    assert {answer.retransmissions for answer in answers} == {0}
     wait_until(lambda: mesh.process(service) != victim, f"{service} restarted")
     mesh.wait_serving()
     assert_whole(mesh, port)
