@@ -135,7 +135,8 @@ def _ipv6(_settings: Settings) -> str:
 
 def _clsact(settings: Settings) -> str:
     """Make a veth pair with clsact on it, and remove it."""
-    name = f"ae{settings.orchestrator_id}chk"
+    # Not "chk": a link of that name, of the snapshotter's trial, may still be on its way out.
+    name = f"ae{settings.orchestrator_id}cls"
     with IPRoute() as ipr, links.typed("making a veth pair"):
         ipr.link("add", ifname=name, kind="veth", peer={"ifname": f"{name}p"})
         ifindex = links.ours(name)[name]
