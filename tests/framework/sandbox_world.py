@@ -102,6 +102,8 @@ class SandboxWorld:
         """Make an armed clone of the dumped handler."""
         sandbox, events = self.create("clone", workload, SNAPSHOT)
         link = self.place.link("clone0", sandbox.init_pid)
+        # as the netplane does; a reset that no socket sends finds no other way
+        self.place.ip(f"route replace {INNER_IPV4}/32 dev {link}")
         self.inside(
             lambda: sandbox.arm(
                 criu.restore_request(),
