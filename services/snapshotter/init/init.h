@@ -151,6 +151,7 @@ int sockets_survey(uint16_t port, uint64_t tie_ms, struct survey *survey);
 int sockets_end_outside(uint16_t port, struct ended *ended);
 int sockets_end_all(void);
 uint64_t sockets_activity(void);
+uint64_t sockets_resets(void);
 
 /* restore.c: the waiting `criu swrk`. */
 struct answer {

@@ -25,7 +25,9 @@
 	 STATE(CLOSING) | STATE(TIME_WAIT))
 #define ENDED_AT_ONCE 512
 #define FRESH_MS 1000
-#define PASSIVE_OPENS 6 /* the place of PassiveOpens in a "Tcp:" line */
+/* places in a "Tcp:" line of /proc/net/snmp: PassiveOpens, OutRsts */
+#define PASSIVE_OPENS 6
+#define RESETS_SENT 14
 
 enum side { LOOPBACK, INNER, OUTSIDE };
 
@@ -340,8 +342,8 @@ int sockets_end_all(void)
 	return sockets_end_outside(0, &ended);
 }
 
-/* A counter that moves with every connection that was taken, of both families; 0 if unknown. */
-uint64_t sockets_activity(void)
+/* A counter of the kernel's "Tcp:" line, of both families; 0 if unknown. */
+static uint64_t tcp_counter(int place)
 {
 	static int fd = -1;
 	char text[4096], *word;
@@ -355,7 +357,19 @@ uint64_t sockets_activity(void)
 	text[length] = 0;
 	word = strstr(text, "\nTcp: ");			  /* the names */
 	word = word ? strstr(word + 1, "\nTcp: ") : NULL; /* the numbers */
-	for (int i = 0; word && i < PASSIVE_OPENS; i++)
+	for (int i = 0; word && i < place; i++)
 		word = strchr(word + 1, ' ');
 	return word ? strtoull(word, NULL, 10) : 0;
+}
+
+/* Moves with every connection that was taken. */
+uint64_t sockets_activity(void)
+{
+	return tcp_counter(PASSIVE_OPENS);
+}
+
+/* Moves with every reset that was sent. */
+uint64_t sockets_resets(void)
+{
+	return tcp_counter(RESETS_SENT);
 }
