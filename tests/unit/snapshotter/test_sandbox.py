@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sandbox on a real kernel: made, driven, lost and adopted, deleted; and its init's lines."""
+"""A sandbox on a real kernel: made, driven, lost and adopted, deleted."""
 
 from __future__ import annotations
 
@@ -411,17 +411,3 @@ def _child(process: subprocess.Popen[bytes]) -> Iterator[int]:
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while process.poll() is None:
         yield from map(int, path.read_text().split())
-
-
-# Lines
-
-
-@pytest.mark.parametrize(
-    "value", ["", "plain", "a b", "100%", "%20", "\n\t\x00\x7f", "\u00fc=\u20ac", "k=v"]
-)
-def test_lines_carry_any_value(value: str) -> None:
-    """What is written in a line is what is read from it."""
-    line = control.write_line("verb", key=value, other_key=7)
-    assert all("!" <= character <= "~" or character == " " for character in line)
-    read = control.read_line(line)
-    assert (read.verb, read.values) == ("verb", {"key": value, "other-key": "7"})
