@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import threading
@@ -15,7 +14,7 @@ import pytest
 
 from aetherless_common.cgroups import cgroup_v1_mount, cgroup_v2_mount
 from aetherless_common.proc import start_ticks
-from aetherless_snapshotter import control, netns
+from aetherless_snapshotter import netns
 from aetherless_snapshotter.sandbox import Sandbox, delete_all, delete_folder
 from aetherless_snapshotter.sandbox_errors import (
     CommandTimeoutError,
@@ -35,7 +34,6 @@ from aetherless_snapshotter.sandbox_spec import FUNCTION_UID
 from framework.sandbox_world import Events, SandboxWorld, sandbox_world
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
 
     from aetherless.snapshotter.v1 import instance_pb2
@@ -388,26 +386,3 @@ def test_adoption_of_an_armed_one(place: SandboxWorld, workload: instance_pb2.Wo
     assert place.burst(1)[0][0] == 200
     assert events.wait(Woke).wake.sequence == 2
     second.delete()
-
-
-def test_host_criu_runs_inside(made: tuple[Sandbox, Events], place: SandboxWorld) -> None:
-    """CRIU for the dump is in the sandbox's namespaces but not in its user namespace."""
-    sandbox, _ = made
-    binary = os.open(place.place.settings.prefix / "criu", os.O_RDONLY | os.O_CLOEXEC)
-    process, connection = sandbox.spawn_host_criu(binary)
-    os.close(binary)
-    with connection:
-        found = next(_child(process))
-        for kind in ("net", "pid", "mnt"):
-            inside = Path(f"/proc/{sandbox.init_pid}/ns/{kind}").stat().st_ino
-            assert Path(f"/proc/{found}/ns/{kind}").stat().st_ino == inside
-        own = Path("/proc/self/ns/user").stat().st_ino
-        assert Path(f"/proc/{found}/ns/user").stat().st_ino == own
-    process.wait(timeout=10)
-
-
-def _child(process: subprocess.Popen[bytes]) -> Iterator[int]:
-    """Yield the child of a process as soon as there is one."""
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None:
-        yield from map(int, path.read_text().split())
