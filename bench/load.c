@@ -96,7 +96,9 @@ static bool is_whole(struct connection *c, bool ended)
 
 	if (!body || strncmp(c->answer + 8, " 200", 4))
 		return false;
-	if (!length || length > body)
+	/* The server closes first, as it was asked to: a client that does keeps its port for a
+	 * minute. */
+	if (!keep || !length || length > body)
 		return ended;
 	return c->answer + c->length >= body + 4 + atol(length + 15);
 }

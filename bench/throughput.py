@@ -79,6 +79,7 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
             "plain": asdict(Spread.of(plain)),
             "trigger": asdict(Spread.of(trigger)),
             "ratio": asdict(Spread.of(ratios)),
+            "rounds": {"plain": plain, "trigger": trigger},
             "plain_p99_ms": max(counted["p99_ms"] for counted in found[f"plain-{mode}"]),
             "trigger_p99_ms": max(counted["p99_ms"] for counted in found[f"trigger-{mode}"]),
         }
