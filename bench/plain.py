@@ -44,11 +44,13 @@ def first_byte_s(port: int, began: float) -> float:
 def ready_socket() -> Iterator[Path]:
     """Offer the socket that a handler may send READY to."""
     folder = Path(tempfile.mkdtemp(prefix="aether-b", dir="/run"))
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(folder / "ready"))
-        server.listen(64)
-        yield folder / "ready"
-    shutil.rmtree(folder)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(folder / "ready"))
+            server.listen(64)
+            yield folder / "ready"
+    finally:
+        shutil.rmtree(folder)
 
 
 class PlainProcess:
@@ -117,6 +119,7 @@ class CommandLineRestore:
         process.child.kill()
         process.child.wait(TIMEOUT_S)
         if done.returncode:
+            self.close()
             raise RuntimeError(f"criu dump: {done.stdout[-2000:]}")
 
     def criu(self, action: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -143,7 +146,7 @@ class CommandLineRestore:
         wait_until(lambda: not Path(f"/proc/{self.pid}").exists(), "the id is free again")
         return took
 
-    def remove(self) -> None:
+    def close(self) -> None:
         """Remove the images."""
         shutil.rmtree(self.images)
 

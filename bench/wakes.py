@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +72,12 @@ def measure(wakes: int, path: Path | None = None) -> WakeSamples:
     program = path or handler("hello")
     function = Function(ID, program)
     samples = WakeSamples()
-    with Orchestrator([function]) as mesh, ready_socket() as ready:
+    with (
+        Orchestrator([function]) as mesh,
+        ready_socket() as ready,
+        contextlib.closing(CommandLineRestore(program, ready)) as command_line,
+    ):
         mesh.up()
-        command_line = CommandLineRestore(program, ready)
         call(function.port)
         for _ in range(DISCARDED):
             wake_once(mesh, function.port, WakeSamples())
@@ -82,5 +86,4 @@ def measure(wakes: int, path: Path | None = None) -> WakeSamples:
             if number % COMPARE_EVERY == 0:
                 samples.fresh_start.append(fresh_start_ms(program, ready))
                 samples.criu_command.append(command_line.restore_ms())
-        command_line.remove()
     return samples
