@@ -43,6 +43,7 @@ def arm(instance: Instance, sandbox: Sandbox, endpoint: Endpoint) -> None:
             deadline_ms=workload.restore_timeout.ToMilliseconds(),
             idle_after_ms=workload.idle_after.ToMilliseconds(),
             endpoint=endpoint,
+            answer_within_ms=workload.timeout.ToMilliseconds(),
         )
     _settle(instance, lambda: instance.state != CREATED)
 

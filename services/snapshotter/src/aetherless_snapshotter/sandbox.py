@@ -227,6 +227,7 @@ class Sandbox:
         deadline_ms: int,
         idle_after_ms: int,
         endpoint: Endpoint,
+        answer_within_ms: int = 30000,
     ) -> None:
         """Hold first packets to ``port`` from now on; the first restores with ``request``.
 
@@ -237,6 +238,8 @@ class Sandbox:
             idle_after_ms: evict after this long without a connection and anything in flight; 0
                 never does.
             endpoint: the sandbox's link and addresses.
+            answer_within_ms: how long a request that may have come right after an answer (the
+                kernel's clock tick can't tell) is taken for one without an answer.
         """
         inner = {"v4": endpoint.inner_ipv4}
         if endpoint.inner_ipv6:
@@ -246,6 +249,7 @@ class Sandbox:
             port=port,
             deadline_ms=deadline_ms,
             idle_ms=idle_after_ms,
+            tie_ms=answer_within_ms,
             link=endpoint.host_link,
             slot=endpoint.slot,
             **inner,
