@@ -389,7 +389,7 @@ class Wake(_message.Message):
     held_packets: _builtins.int
     """The number of packets that were held and replayed."""
     failure_reason: _builtins.str
-    """Empty when the restore succeeded, else the reason (RESTORE_FAILED or RESTORE_LATENCY_VIOLATION)."""
+    """Empty when the restore succeeded, else the reason (RESTORE_FAILED, RESTORE_LATENCY_VIOLATION or MEMORY_LIMIT_EXCEEDED)."""
     failure_message: _builtins.str
     """The failure's detail: CRIU's words reduced to the cause, or the limit and the time taken."""
     client: _builtins.str
