@@ -226,6 +226,17 @@ void machine_child_ended(pid_t pid, int status);
 void machine_no_child_left(void);
 void machine_first_packet(const struct first_packet *packet);
 void machine_client_gone(struct client *client);
+void machine_evicted(bool by_idleness);
+
+/* evict.c: the end of a running tree that nobody waits for. */
+int evict(void);
+void idle_open(void);
+void idle_watch(void);
+void idle_stop(void);
+
+/* oom.c: whether the tree met its memory limit. */
+void oom_open(const struct spec *spec, void (*happened)(void));
+bool oom_happened(void);
 
 /* enter.c: CRIU in a sandbox's namespaces, for the dump. */
 int enter(int argc, char **argv);

@@ -6,7 +6,6 @@
  */
 #include "init.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +17,6 @@
 #define BACKOFF_LAST_MS 1000
 #define KILL_AGAIN_MS 2
 #define RESETS_WITHIN_MS 5
-#define IDLE_LOOK_MS 1000
 
 /* Why a tree is being cleared, and so what comes after. */
 enum clearing { OF_GOLDEN, OF_FAILURE, OF_EVICTION, OF_EXIT };
@@ -29,12 +27,7 @@ static const struct spec *sandbox;
 static struct wake wake;
 static enum clearing clearing;
 static unsigned int failures; /* in a row */
-static bool out_of_memory;
-static uint64_t idle_since, activity;
-static long oom_kills;
-static struct source deadline = {.fd = -1}, idle = {.fd = -1}, backoff = {.fd = -1},
-		     again = {.fd = -1};
-static struct source oom = {.fd = -1};
+static struct source deadline = {.fd = -1}, backoff = {.fd = -1}, again = {.fd = -1};
 static struct client *waker, *evicter, *killer;
 
 static void become_armed(void);
@@ -73,43 +66,6 @@ static void answer_waker(void)
 	if (waker)
 		ctl_answer(waker, &text);
 	waker = NULL;
-}
-
-/* Counts the tree's kills for want of memory (v2; on v1 an event comes for each). */
-static long count_oom_kills(void)
-{
-	char text[512], *found;
-	ssize_t length = sandbox->oom_counter < 0
-				 ? -1
-				 : pread(sandbox->oom_counter, text, sizeof(text) - 1, 0);
-	long kills = 0;
-
-	if (length <= 0)
-		return 0;
-	text[length] = 0;
-	found = strstr(text, "oom_kill ");
-	if (found)
-		sscanf(found, "oom_kill %ld", &kills);
-	return kills;
-}
-
-/* Takes the event, if one came (v1). */
-static bool oom_event_came(void)
-{
-	struct pollfd event = {.fd = oom.fd, .events = POLLIN};
-	uint64_t times;
-
-	return oom.fd >= 0 && poll(&event, 1, 0) == 1 && read(oom.fd, &times, sizeof(times)) > 0;
-}
-
-static bool was_out_of_memory(void)
-{
-	long kills = count_oom_kills();
-	bool was = oom_event_came() || out_of_memory || kills > oom_kills;
-
-	oom_kills = kills;
-	out_of_memory = false;
-	return was;
 }
 
 /* ---- the states ---- */
@@ -152,7 +108,7 @@ static void become_clearing(enum clearing reason)
 	machine.state = CLEARING;
 	clearing = reason;
 	timer_at(&deadline, 0);
-	timer_at(&idle, 0);
+	idle_stop();
 	restore_drop();
 	kill_tree();
 	if (waitid(P_ALL, 0, &none, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD)
@@ -229,21 +185,6 @@ static void become_restoring(const struct first_packet *packet)
 	report(what);
 }
 
-static uint64_t idle_look_ns(void)
-{
-	long look = policy.idle_ms / 4 < IDLE_LOOK_MS ? policy.idle_ms / 4 : IDLE_LOOK_MS;
-
-	return (uint64_t)(look < 10 ? 10 : look) * MILLISECOND;
-}
-
-static void watch_idle(void)
-{
-	idle_since = now_ns();
-	activity = sockets_activity();
-	if (policy.idle_ms)
-		timer_at(&idle, now_ns() + idle_look_ns());
-}
-
 /*
  * Published first, since publishing reads and writes the whole value: an answer's stamp would be
  * lost. Then the gate, then the held packets, whose connections are answered as they come.
@@ -265,7 +206,7 @@ static void become_running(pid_t root)
 	wakes_report(&wake);
 	answer_waker();
 	restore_drop();
-	watch_idle();
+	idle_watch();
 }
 
 /* ---- restoring ---- */
@@ -309,7 +250,7 @@ static void on_answer(const struct answer *answer)
 	if (!answer->ok) {
 		const char *why = answer->died ? "died" : "refused";
 
-		end_restore(was_out_of_memory() ? "oom" : why, answer);
+		end_restore(oom_happened() ? "oom" : why, answer);
 		return;
 	}
 	if (wake.answer_ns > deadline_ns()) { /* the timer fired as well, and comes next */
@@ -411,7 +352,7 @@ static void report_exit(pid_t pid, int status)
 
 	snprintf(what, sizeof(what), "exited pid=%d code=%d signal=%d oom=%d", pid,
 		 WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-		 WIFSIGNALED(status) ? WTERMSIG(status) : 0, was_out_of_memory());
+		 WIFSIGNALED(status) ? WTERMSIG(status) : 0, oom_happened());
 	report(what);
 }
 
@@ -429,83 +370,20 @@ void machine_child_ended(pid_t pid, int status)
 	}
 }
 
-static void on_out_of_memory(struct source *source)
+/* The kernel ended a part of the tree (v1); the rest goes too. */
+static void on_out_of_memory(void)
 {
-	(void)source;
-	if (!oom_event_came())
-		return;
-	out_of_memory = true;
-	if (machine.state == RESTORING) {
-		out_of_memory = false;
+	if (machine.state == RESTORING)
 		end_restore("oom", NULL);
-	} else if (machine.state == RUNNING || machine.state == STARTED) {
+	else if (machine.state == RUNNING || machine.state == STARTED)
 		machine_child_ended(machine.root, SIGKILL);
-	}
-	out_of_memory = false;
 }
 
-static int in_flight(void)
+void machine_evicted(bool by_idleness)
 {
-	struct survey survey = {0};
-
-	if (sockets_survey(policy.port, (uint64_t)policy.tie_ms, &survey))
-		return -1;
-	errno = 0;
-	return survey.in_flight ? fail("in-flight", "%s", survey.in_flight) : 0;
-}
-
-/* The tree goes on, and hears what was held. */
-static int keep_running(void)
-{
-	struct failure why = failure;
-
-	if (gate_open())
-		die("opening the gate: %s", failure.detail);
-	tap_release(true);
-	failure = why;
-	return -1;
-}
-
-/*
- * Between the filter and the gate a client may still reach the old tree; what clients send after
- * the gate closed is held. The second look, and one at what is held, find those that would lose
- * by an end: the tree goes on. Else only first packets are held, and they wake the next instance.
- */
-static int evict(bool by_idleness)
-{
-	uint64_t closed_ns;
-
-	if (in_flight() || tap_hold_all() || gate_close())
-		return -1;
-	closed_ns = now_ns();
-	if (in_flight())
-		return keep_running();
-	errno = 0;
-	if (tap_heard_old_clients(closed_ns) && fail("in-flight", "a client sends"))
-		return keep_running();
-	if (sockets_end_all() || tap_hold())
-		last_words("ending connections: %s", failure.detail);
 	machine.evictions++;
 	report(by_idleness ? "evicted idle=1" : "evicted idle=0");
 	become_clearing(OF_EVICTION);
-	return 0;
-}
-
-static void on_idle_look(struct source *source)
-{
-	struct survey survey = {0};
-	uint64_t now = now_ns(), seen;
-
-	if (!timer_fired(source) || machine.state != RUNNING)
-		return;
-	seen = sockets_activity();
-	if (seen != activity || sockets_survey(policy.port, (uint64_t)policy.tie_ms, &survey) ||
-	    survey.connections || survey.in_flight)
-		idle_since = now;
-	activity = seen;
-	if (now - idle_since >= (uint64_t)policy.idle_ms * MILLISECOND && !evict(true))
-		return;
-	timer_at(&idle, now + idle_look_ns());
 }
 
 /* ---- commands ---- */
@@ -557,7 +435,7 @@ void machine_evict(struct client *client)
 		evicter = client;
 	} else if (machine.state == RUNNING) {
 		evicter = client;
-		if (evict(false))
+		if (evict())
 			answer_and_forget(&evicter, false);
 	} else {
 		refuse(client, "evict");
@@ -591,9 +469,8 @@ void machine_open(const struct spec *spec)
 {
 	sandbox = spec;
 	timer_open(&deadline, on_deadline);
-	timer_open(&idle, on_idle_look);
+	idle_open();
 	timer_open(&backoff, on_backoff);
 	timer_open(&again, on_again);
-	if (spec->oom_event >= 0)
-		loop_add(&oom, spec->oom_event, on_out_of_memory);
+	oom_open(spec, on_out_of_memory);
 }
