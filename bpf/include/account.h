@@ -108,6 +108,29 @@ static __always_inline struct flow *flow_of(const struct flow_key *key, const st
 }
 
 /*
+ * Move a side's next sequence number on, and return by how much. Two processors may have packets of
+ * one connection in hand at a time: who changes the number counts what lies between. After
+ * NEXT_TRIES lost races the others have counted beyond this packet, or very nearly.
+ */
+static __always_inline __u32 move_on(__u32 *next, __u32 end)
+{
+	__u32 before = *next;
+
+	for (int i = 0; i < NEXT_TRIES; i++) {
+		__s32 ahead = (__s32)(end - before);
+		__u32 found;
+
+		if (ahead <= 0)
+			return 0;
+		found = __sync_val_compare_and_swap(next, before, end);
+		if (found == before)
+			return ahead;
+		before = found;
+	}
+	return 0;
+}
+
+/*
  * Return how many bytes of the packet's payload nobody counted yet. A repetition has none; where a
  * packet overtook another it stands for both.
  */
@@ -117,17 +140,13 @@ static __always_inline __u32 fresh_bytes(struct flow *flow, const struct packet 
 	__u8 side = to_function ? FLOW_SEEN_CLIENT : FLOW_SEEN_FUNCTION;
 	__u32 end = packet->sequence + packet->payload + (packet->syn ? 1 : 0);
 	__u32 *next = to_function ? &flow->next_to_function : &flow->next_to_client;
-	__s32 ahead = (__s32)(end - *next);
 
 	if (!(flow->seen & side)) {
 		flow->seen |= side;
 		*next = end;
 		return packet->payload;
 	}
-	if (ahead <= 0)
-		return 0;
-	*next = end;
-	return ahead;
+	return move_on(next, end);
 }
 
 /* Note one packet on its connection. A request is a turn from answering to asking. */

@@ -38,6 +38,9 @@
 #define FLOW_SEEN_CLIENT 1
 #define FLOW_SEEN_FUNCTION 2
 
+/* How often a lost race for a sequence number is run again. */
+#define NEXT_TRIES 4
+
 /* struct flow, who sent payload last */
 #define TURN_NONE 0
 #define TURN_CLIENT 1
