@@ -219,10 +219,21 @@ def mounts() -> Lines:
     return sorted(lines)
 
 
+def groups_of_our_starter() -> set[str]:
+    """Return the parents of this process's own groups: who started it starts others beside it."""
+    own = (line.rpartition(":")[2] for line in (read("/proc/self/cgroup") or "").splitlines())
+    return {parent for parent in (os.path.dirname(group) for group in own) if parent != "/"}  # noqa: PTH120 - text
+
+
 def cgroups() -> Lines:
-    """List the control groups of every mounted hierarchy, v1 and v2."""
+    """List the control groups of every mounted hierarchy, v1 and v2.
+
+    Left out are groups that have no mark of ours and lie beside those of this very process.
+    """
     tops = [f[4] for f in mount_table() if f[f.index("-") + 1] in ("cgroup", "cgroup2")]
-    return sorted({folder for top in tops for folder, _, _ in os.walk(top)})
+    beside = tuple(top + parent + "/" for top in tops for parent in groups_of_our_starter())
+    folders = {folder for top in tops for folder, _, _ in os.walk(top)}
+    return sorted(f for f in folders if not (f.startswith(beside) and "/aether-" not in f))
 
 
 def sysctls() -> Lines:
