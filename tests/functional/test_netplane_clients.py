@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+SHARES_A_WORLD = True  # see conftest.py
+
 PORT = 8080
 REFUSED = "failed 7"
 CONNECT = """

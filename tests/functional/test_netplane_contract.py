@@ -21,6 +21,8 @@ from framework.networld import Namespace, World, world
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SHARES_A_WORLD = True  # see conftest.py
+
 PORT = 8080
 
 

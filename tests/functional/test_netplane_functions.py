@@ -22,6 +22,8 @@ from framework.networld import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SHARES_A_WORLD = True  # see conftest.py
+
 RESOLVER = "198.18.254.53"
 TIMED_OUT, REFUSED = "failed 28", "failed 7"
 # Answers each query with its own id and one A record, 192.0.2.99.
