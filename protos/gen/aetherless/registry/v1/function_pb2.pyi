@@ -195,7 +195,7 @@ class FunctionSpec(_message.Message):
     """Stands for the contents of the handler and its folder, however the caller computes it; another one makes another revision. Empty leaves contents out of the comparison."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Bounds readiness and a request's first answer; 1 ms to 15 min."""
+        """Bounds readiness at deploy and the draining of a replaced revision; 1 ms to 15 min."""
 
     @_builtins.property
     def restore_timeout(self) -> _duration_pb2.Duration:

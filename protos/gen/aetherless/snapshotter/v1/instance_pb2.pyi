@@ -194,7 +194,7 @@ class Workload(_message.Message):
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Bounds readiness at deploy and a request's first answer."""
+        """Bounds readiness at deploy; a request that old counts as answered when an eviction is decided."""
 
     @_builtins.property
     def restore_timeout(self) -> _duration_pb2.Duration:
