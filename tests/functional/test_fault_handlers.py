@@ -84,6 +84,21 @@ def test_a_bad_handler_is_refused(
     assert call(port).ok
 
 
+def test_what_cannot_be_checkpointed_is_refused(mesh: Orchestrator, port: int) -> None:
+    """A handler with an io_uring: the cause and what to change, and nothing is routed or left."""
+    function = Function(BAD, handler("bad/ring"))
+    exit_status, error = deploy(mesh, function)
+    assert (exit_status, error["reason"]) == (FAILED_PRECONDITION, "NOT_CHECKPOINTABLE")
+    found = mesh.contracts.function(BAD).deploy_error
+    assert "io_uring" in found.metadata["cause"]
+    assert found.metadata["remedy"]
+    wait_until(lambda: mesh.contracts.instances(BAD) == [], "no instance of it is left")
+    assert list(mesh.settings.snapshot_root.glob(f"*{BAD}-r*")) == []
+    assert call(function.port).error == "ECONNREFUSED"
+    mesh.must("delete", BAD)
+    assert call(port).ok
+
+
 def test_a_taken_port_is_refused(mesh: Orchestrator, port: int) -> None:
     """A deploy names the process that has the port; once it is free the same deploy works."""
     function = Function(BAD, handler("plain"))

@@ -130,8 +130,11 @@ def deploy_in_background(mesh: Orchestrator, function: Function) -> subprocess.P
     return subprocess.Popen(command, env=mesh.environment, stdin=quiet, stdout=quiet, stderr=quiet)
 
 
-def kill_at_step(mesh: Orchestrator, function: Function, step: str, service: str) -> None:
-    """Deploy a function and kill a service as soon as a step is reported as done."""
+def kill_at_step(
+    mesh: Orchestrator, function: Function, step: str, service: str, phase: str = ""
+) -> None:
+    """Deploy a function and kill a service when a step is done, or one of its phases begins."""
+    state = function_pb2.PROGRESS_STATE_STARTED if phase else function_pb2.PROGRESS_STATE_DONE
     victim: Process = mesh.living_process(service)
     request = registry_service_pb2.WatchFunctionsRequest()
     stream = mesh.contracts.stub("registry").WatchFunctions(request, timeout=60)
@@ -144,8 +147,8 @@ def kill_at_step(mesh: Orchestrator, function: Function, step: str, service: str
         if event.type == registry_service_pb2.FUNCTION_EVENT_TYPE_PROGRESS
         and event.function.spec.function_id == function.id
         and event.progress.step == step
-        and not event.progress.phase
-        and event.progress.state == function_pb2.PROGRESS_STATE_DONE
+        and event.progress.phase == phase
+        and event.progress.state == state
     )
     next(reached)
     victim.kill()
@@ -179,6 +182,17 @@ def test_a_service_dies_during_a_deploy(
         kill_at_step(mesh, function, step, service)
         assert_deployed_after_all(mesh, function, service)
     assert traffic.failures() == []
+
+
+@pytest.mark.parametrize("phase", ["start", "dump", "manifest"])
+def test_the_snapshotter_dies_within_a_snapshot(mesh: Orchestrator, port: int, phase: str) -> None:
+    """Killed while it makes a snapshot, it undoes the half of it, and the deploy is finished."""
+    function = Function(NEW, handler("plain"))
+    with Traffic(port) as traffic:
+        kill_at_step(mesh, function, "create-snapshot", "snapshotter", phase)
+        assert_deployed_after_all(mesh, function, "snapshotter")
+    assert traffic.failures() == []
+    assert list(mesh.settings.snapshot_root.glob(".tmp-*")) == []
 
 
 @pytest.mark.parametrize("step", STEPS)
