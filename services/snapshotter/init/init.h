@@ -164,7 +164,6 @@ int restore_prepare(const struct spec *spec, void (*answered)(const struct answe
 int restore_request(const uint8_t *request, size_t length);
 void restore_words(struct answer *answer);
 void restore_drop(void);
-pid_t restore_pid(void);
 
 /* ctl.c: the control protocol. */
 struct client;

@@ -26,7 +26,6 @@ struct field {
 
 static struct source answers = {.fd = -1};
 static int words_fd = -1;
-static pid_t criu = -1;
 static void (*on_answer)(const struct answer *);
 
 static bool read_varint(struct reader *reader, uint64_t *value)
@@ -134,8 +133,7 @@ int restore_prepare(const struct spec *spec, void (*answered)(const struct answe
 	int request_fd;
 
 	restore_drop();
-	criu = spawn_criu(spec, &request_fd, &words_fd);
-	if (criu < 0)
+	if (spawn_criu(spec, &request_fd, &words_fd) < 0)
 		return -1;
 	on_answer = answered;
 	loop_add(&answers, request_fd, hear);
@@ -156,10 +154,4 @@ void restore_drop(void)
 	if (words_fd >= 0)
 		close(words_fd);
 	words_fd = -1;
-	criu = -1;
-}
-
-pid_t restore_pid(void)
-{
-	return criu;
 }
