@@ -54,6 +54,38 @@ FUNCTION_STATE_SUSPENDED: FunctionState.ValueType  # 4
 """Instances exist and all are parked."""
 Global___FunctionState: _TypeAlias = FunctionState  # noqa: Y015
 
+class _RevisionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevisionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevisionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVISION_STATE_UNSPECIFIED: _RevisionState.ValueType  # 0
+    """Not set; never sent."""
+    REVISION_STATE_DEPLOYING: _RevisionState.ValueType  # 1
+    """It is on its way to serve."""
+    REVISION_STATE_SERVING: _RevisionState.ValueType  # 2
+    """It serves."""
+    REVISION_STATE_KEPT: _RevisionState.ValueType  # 3
+    """It served; a rollback can go to it."""
+    REVISION_STATE_FAILED: _RevisionState.ValueType  # 4
+    """It could not be deployed."""
+
+class RevisionState(_RevisionState, metaclass=_RevisionStateEnumTypeWrapper):
+    """What a revision is good for."""
+
+REVISION_STATE_UNSPECIFIED: RevisionState.ValueType  # 0
+"""Not set; never sent."""
+REVISION_STATE_DEPLOYING: RevisionState.ValueType  # 1
+"""It is on its way to serve."""
+REVISION_STATE_SERVING: RevisionState.ValueType  # 2
+"""It serves."""
+REVISION_STATE_KEPT: RevisionState.ValueType  # 3
+"""It served; a rollback can go to it."""
+REVISION_STATE_FAILED: RevisionState.ValueType  # 4
+"""It could not be deployed."""
+Global___RevisionState: _TypeAlias = RevisionState  # noqa: Y015
+
 class _DeployState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -138,6 +170,30 @@ WARMUP_KIND_NONE: WarmupKind.ValueType  # 3
 """Listening is enough."""
 Global___WarmupKind: _TypeAlias = WarmupKind  # noqa: Y015
 
+class _CapabilitySet:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CapabilitySetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CapabilitySet.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAPABILITY_SET_UNSPECIFIED: _CapabilitySet.ValueType  # 0
+    """Not set; taken as none: user 1000 of the sandbox without capabilities."""
+    CAPABILITY_SET_NONE: _CapabilitySet.ValueType  # 1
+    """None: user 1000 of the sandbox without capabilities."""
+    CAPABILITY_SET_CONTAINER: _CapabilitySet.ValueType  # 2
+    """User 0 of the sandbox with CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID and NET_BIND_SERVICE in its user namespace."""
+
+class CapabilitySet(_CapabilitySet, metaclass=_CapabilitySetEnumTypeWrapper):
+    """What a function's processes may do beyond their user's rights."""
+
+CAPABILITY_SET_UNSPECIFIED: CapabilitySet.ValueType  # 0
+"""Not set; taken as none: user 1000 of the sandbox without capabilities."""
+CAPABILITY_SET_NONE: CapabilitySet.ValueType  # 1
+"""None: user 1000 of the sandbox without capabilities."""
+CAPABILITY_SET_CONTAINER: CapabilitySet.ValueType  # 2
+"""User 0 of the sandbox with CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID and NET_BIND_SERVICE in its user namespace."""
+Global___CapabilitySet: _TypeAlias = CapabilitySet  # noqa: Y015
+
 @_typing.final
 class FunctionSpec(_message.Message):
     """What the user declares: an ordinary program that answers on a TCP port."""
@@ -177,6 +233,7 @@ class FunctionSpec(_message.Message):
     WARMUP_PATH_FIELD_NUMBER: _builtins.int
     MOUNTS_FIELD_NUMBER: _builtins.int
     SOURCE_DIGEST_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """The function's id, 1 to 64 characters of A-Z a-z 0-9 _ and -."""
     handler_path: _builtins.str
@@ -193,6 +250,8 @@ class FunctionSpec(_message.Message):
     """The path of an HTTP warm-up; empty means "/"."""
     source_digest: _builtins.str
     """Stands for the contents of the handler and its folder, however the caller computes it; another one makes another revision. Empty leaves contents out of the comparison."""
+    capabilities: Global___CapabilitySet.ValueType
+    """What its processes may do beyond their user's rights."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Bounds readiness at deploy and the draining of a replaced revision; 1 ms to 15 min."""
@@ -229,10 +288,11 @@ class FunctionSpec(_message.Message):
         warmup_path: _builtins.str = ...,
         mounts: _abc.Iterable[_builtins.str] | None = ...,
         source_digest: _builtins.str = ...,
+        capabilities: Global___CapabilitySet.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_after", b"idle_after", "restore_timeout", b"restore_timeout", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_mb", b"memory_limit_mb", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "root_path", b"root_path", "source_digest", b"source_digest", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup_kind", b"warmup_kind", "warmup_path", b"warmup_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_mb", b"memory_limit_mb", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "root_path", b"root_path", "source_digest", b"source_digest", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup_kind", b"warmup_kind", "warmup_path", b"warmup_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,6 +317,7 @@ class Function(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     DELETING_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The function's resource name, "functions/{function}"."""
     state: Global___FunctionState.ValueType
@@ -293,6 +354,10 @@ class Function(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When its state or declaration last changed."""
 
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Revision]:
+        """The revisions that are kept, the newest first: the one that serves, those a rollback can go to, and one on its way."""
+
     def __init__(
         self,
         *,
@@ -309,14 +374,53 @@ class Function(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         deleting: _builtins.bool = ...,
+        revisions: _abc.Iterable[Global___Revision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deploy_error", b"deploy_error", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deleting", b"deleting", "deploy_error", b"deploy_error", "deploy_state", b"deploy_state", "deploy_step", b"deploy_step", "etag", b"etag", "instances", b"instances", "name", b"name", "revision", b"revision", "serving_revision", b"serving_revision", "spec", b"spec", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deleting", b"deleting", "deploy_error", b"deploy_error", "deploy_state", b"deploy_state", "deploy_step", b"deploy_step", "etag", b"etag", "instances", b"instances", "name", b"name", "revision", b"revision", "revisions", b"revisions", "serving_revision", b"serving_revision", "spec", b"spec", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Function: _TypeAlias = Function  # noqa: Y015
+
+@_typing.final
+class Revision(_message.Message):
+    """One immutable version of a function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Its number, counted from 1."""
+    state: Global___RevisionState.ValueType
+    """What it is good for now."""
+    @_builtins.property
+    def spec(self) -> Global___FunctionSpec:
+        """What was declared."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was declared."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        spec: Global___FunctionSpec | None = ...,
+        state: Global___RevisionState.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "revision", b"revision", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revision: _TypeAlias = Revision  # noqa: Y015
 
 @_typing.final
 class DeployError(_message.Message):
@@ -390,6 +494,8 @@ class InstanceStatus(_message.Message):
     LAST_RESTORE_FIELD_NUMBER: _builtins.int
     LAST_WAKE_TIME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    NEWEST_WAKE_FIELD_NUMBER: _builtins.int
+    FAILED_WAKES_FIELD_NUMBER: _builtins.int
     instance: _builtins.str
     """The instance, as its owner names it."""
     state: _builtins.str
@@ -406,6 +512,8 @@ class InstanceStatus(_message.Message):
     """Restores that succeeded."""
     address: _builtins.str
     """The outer address it is reached at."""
+    failed_wakes: _builtins.int
+    """Restores that failed or came too late."""
     @_builtins.property
     def last_restore(self) -> _duration_pb2.Duration:
         """The newest restore's duration; absent before the first."""
@@ -413,6 +521,10 @@ class InstanceStatus(_message.Message):
     @_builtins.property
     def last_wake_time(self) -> _timestamp_pb2.Timestamp:
         """When the newest restore's first packet came; absent before the first."""
+
+    @_builtins.property
+    def newest_wake(self) -> Global___WakeNotice:
+        """The newest wake, failed ones included; absent before the first."""
 
     def __init__(
         self,
@@ -427,10 +539,12 @@ class InstanceStatus(_message.Message):
         last_restore: _duration_pb2.Duration | None = ...,
         last_wake_time: _timestamp_pb2.Timestamp | None = ...,
         address: _builtins.str = ...,
+        newest_wake: Global___WakeNotice | None = ...,
+        failed_wakes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_restore", b"last_restore", "last_wake_time", b"last_wake_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_restore", b"last_restore", "last_wake_time", b"last_wake_time", "newest_wake", b"newest_wake"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "init_pid", b"init_pid", "instance", b"instance", "last_restore", b"last_restore", "last_wake_time", b"last_wake_time", "root_pid", b"root_pid", "sandbox_root_pid", b"sandbox_root_pid", "snapshot", b"snapshot", "state", b"state", "wakes", b"wakes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "failed_wakes", b"failed_wakes", "init_pid", b"init_pid", "instance", b"instance", "last_restore", b"last_restore", "last_wake_time", b"last_wake_time", "newest_wake", b"newest_wake", "root_pid", b"root_pid", "sandbox_root_pid", b"sandbox_root_pid", "snapshot", b"snapshot", "state", b"state", "wakes", b"wakes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,6 +603,11 @@ class WakeNotice(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     FAILURE_MESSAGE_FIELD_NUMBER: _builtins.int
     FIRST_PACKET_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_LATENCY_FIELD_NUMBER: _builtins.int
+    TOTAL_DURATION_FIELD_NUMBER: _builtins.int
+    HELD_PACKETS_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     cause: _builtins.str
     """What woke it: "packet" or "command"."""
     client: _builtins.str
@@ -497,6 +616,12 @@ class WakeNotice(_message.Message):
     """Empty when it succeeded, else the reason."""
     failure_message: _builtins.str
     """The failure's message."""
+    held_packets: _builtins.int
+    """The number of packets that were held and replayed."""
+    instance: _builtins.str
+    """The instance that was woken, as its owner names it."""
+    sequence: _builtins.int
+    """Counts the wakes of that instance from 1, failed ones included."""
     @_builtins.property
     def restore_duration(self) -> _duration_pb2.Duration:
         """From the request to CRIU to its answer."""
@@ -509,6 +634,14 @@ class WakeNotice(_message.Message):
     def first_packet_time(self) -> _timestamp_pb2.Timestamp:
         """When the first packet came."""
 
+    @_builtins.property
+    def request_latency(self) -> _duration_pb2.Duration:
+        """From the first packet to the request sent to CRIU."""
+
+    @_builtins.property
+    def total_duration(self) -> _duration_pb2.Duration:
+        """From the first packet to the sandbox answering its held packets."""
+
     def __init__(
         self,
         *,
@@ -519,10 +652,15 @@ class WakeNotice(_message.Message):
         failure_reason: _builtins.str = ...,
         failure_message: _builtins.str = ...,
         first_packet_time: _timestamp_pb2.Timestamp | None = ...,
+        request_latency: _duration_pb2.Duration | None = ...,
+        total_duration: _duration_pb2.Duration | None = ...,
+        held_packets: _builtins.int = ...,
+        instance: _builtins.str = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_byte", b"first_byte", "first_packet_time", b"first_packet_time", "restore_duration", b"restore_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_byte", b"first_byte", "first_packet_time", b"first_packet_time", "request_latency", b"request_latency", "restore_duration", b"restore_duration", "total_duration", b"total_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "client", b"client", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "first_byte", b"first_byte", "first_packet_time", b"first_packet_time", "restore_duration", b"restore_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "client", b"client", "failure_message", b"failure_message", "failure_reason", b"failure_reason", "first_byte", b"first_byte", "first_packet_time", b"first_packet_time", "held_packets", b"held_packets", "instance", b"instance", "request_latency", b"request_latency", "restore_duration", b"restore_duration", "sequence", b"sequence", "total_duration", b"total_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

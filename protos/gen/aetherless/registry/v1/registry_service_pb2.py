@@ -23,48 +23,81 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from aetherless.registry.v1 import check_pb2 as aetherless_dot_registry_dot_v1_dot_check__pb2
+from aetherless.registry.v1 import event_pb2 as aetherless_dot_registry_dot_v1_dot_event__pb2
 from aetherless.registry.v1 import function_pb2 as aetherless_dot_registry_dot_v1_dot_function__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-aetherless/registry/v1/registry_service.proto\x12\x16\x61\x65therless.registry.v1\x1a%aetherless/registry/v1/function.proto\"p\n\x12\x41pplyConfigRequest\x12\x37\n\tfunctions\x18\x01 \x03(\x0b\x32$.aetherless.registry.v1.FunctionSpec\x12\r\n\x05prune\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\\\n\x13\x41pplyConfigResponse\x12\x33\n\tfunctions\x18\x01 \x03(\x0b\x32 .aetherless.registry.v1.Function\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\"\n\x12GetFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x13GetFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\"=\n\x14ListFunctionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"w\n\x15ListFunctionsResponse\x12\x33\n\tfunctions\x18\x01 \x03(\x0b\x32 .aetherless.registry.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"3\n\x15\x44\x65leteFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"*\n\x16\x44\x65leteFunctionResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"V\n\x15WatchFunctionsRequest\x12\x16\n\x0estart_revision\x18\x01 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x02 \x01(\x08\x12\x0c\n\x04name\x18\x03 \x01(\t\"a\n\x16WatchFunctionsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x35\n\x06\x65vents\x18\x02 \x03(\x0b\x32%.aetherless.registry.v1.FunctionEvent\"\xe8\x01\n\rFunctionEvent\x12\x37\n\x04type\x18\x01 \x01(\x0e\x32).aetherless.registry.v1.FunctionEventType\x12\x32\n\x08\x66unction\x18\x02 \x01(\x0b\x32 .aetherless.registry.v1.Function\x12\x38\n\x08progress\x18\x03 \x01(\x0b\x32&.aetherless.registry.v1.DeployProgress\x12\x30\n\x04wake\x18\x04 \x01(\x0b\x32\".aetherless.registry.v1.WakeNotice\"$\n\x14\x45victFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x15\x45victFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\"#\n\x13WakeFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x14WakeFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function*\xba\x01\n\x11\x46unctionEventType\x12#\n\x1f\x46UNCTION_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46UNCTION_EVENT_TYPE_UPDATED\x10\x01\x12\x1f\n\x1b\x46UNCTION_EVENT_TYPE_DELETED\x10\x02\x12 \n\x1c\x46UNCTION_EVENT_TYPE_PROGRESS\x10\x03\x12\x1c\n\x18\x46UNCTION_EVENT_TYPE_WAKE\x10\x04\x32\x8c\x06\n\x0fRegistryService\x12\x66\n\x0b\x41pplyConfig\x12*.aetherless.registry.v1.ApplyConfigRequest\x1a+.aetherless.registry.v1.ApplyConfigResponse\x12\x66\n\x0bGetFunction\x12*.aetherless.registry.v1.GetFunctionRequest\x1a+.aetherless.registry.v1.GetFunctionResponse\x12l\n\rListFunctions\x12,.aetherless.registry.v1.ListFunctionsRequest\x1a-.aetherless.registry.v1.ListFunctionsResponse\x12o\n\x0e\x44\x65leteFunction\x12-.aetherless.registry.v1.DeleteFunctionRequest\x1a..aetherless.registry.v1.DeleteFunctionResponse\x12q\n\x0eWatchFunctions\x12-.aetherless.registry.v1.WatchFunctionsRequest\x1a..aetherless.registry.v1.WatchFunctionsResponse0\x01\x12l\n\rEvictFunction\x12,.aetherless.registry.v1.EvictFunctionRequest\x1a-.aetherless.registry.v1.EvictFunctionResponse\x12i\n\x0cWakeFunction\x12+.aetherless.registry.v1.WakeFunctionRequest\x1a,.aetherless.registry.v1.WakeFunctionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-aetherless/registry/v1/registry_service.proto\x12\x16\x61\x65therless.registry.v1\x1a\"aetherless/registry/v1/check.proto\x1a\"aetherless/registry/v1/event.proto\x1a%aetherless/registry/v1/function.proto\x1a google/protobuf/field_mask.proto\"\xfb\x01\n\x12\x41pplyConfigRequest\x12\x37\n\tfunctions\x18\x01 \x03(\x0b\x32$.aetherless.registry.v1.FunctionSpec\x12\r\n\x05prune\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x44\n\x05\x65tags\x18\x05 \x03(\x0b\x32\x35.aetherless.registry.v1.ApplyConfigRequest.EtagsEntry\x1a,\n\nEtagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x90\x01\n\x13\x41pplyConfigResponse\x12\x33\n\tfunctions\x18\x01 \x03(\x0b\x32 .aetherless.registry.v1.Function\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x32\n\x04plan\x18\x03 \x03(\x0b\x32$.aetherless.registry.v1.FunctionPlan\"\x9f\x01\n\x0c\x46unctionPlan\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x32\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\".aetherless.registry.v1.PlanAction\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x34\n\x07\x63hanges\x18\x04 \x03(\x0b\x32#.aetherless.registry.v1.FieldChange\";\n\x0b\x46ieldChange\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\"\n\x12GetFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x13GetFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\"=\n\x14ListFunctionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"w\n\x15ListFunctionsResponse\x12\x33\n\tfunctions\x18\x01 \x03(\x0b\x32 .aetherless.registry.v1.Function\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\"3\n\x15\x44\x65leteFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"*\n\x16\x44\x65leteFunctionResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\"V\n\x15WatchFunctionsRequest\x12\x16\n\x0estart_revision\x18\x01 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x02 \x01(\x08\x12\x0c\n\x04name\x18\x03 \x01(\t\"a\n\x16WatchFunctionsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x35\n\x06\x65vents\x18\x02 \x03(\x0b\x32%.aetherless.registry.v1.FunctionEvent\"\xe8\x01\n\rFunctionEvent\x12\x37\n\x04type\x18\x01 \x01(\x0e\x32).aetherless.registry.v1.FunctionEventType\x12\x32\n\x08\x66unction\x18\x02 \x01(\x0b\x32 .aetherless.registry.v1.Function\x12\x38\n\x08progress\x18\x03 \x01(\x0b\x32&.aetherless.registry.v1.DeployProgress\x12\x30\n\x04wake\x18\x04 \x01(\x0b\x32\".aetherless.registry.v1.WakeNotice\"$\n\x14\x45victFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x15\x45victFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\"#\n\x13WakeFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x14WakeFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\"\xa7\x01\n\x15UpdateFunctionRequest\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x80\x01\n\x16UpdateFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\x12\x32\n\x04plan\x18\x02 \x01(\x0b\x32$.aetherless.registry.v1.FunctionPlan\"[\n\x17RollbackFunctionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"N\n\x18RollbackFunctionResponse\x12\x32\n\x08\x66unction\x18\x01 \x01(\x0b\x32 .aetherless.registry.v1.Function\"\x9f\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08\x66unction\x18\x03 \x01(\t\x12;\n\x0cmin_severity\x18\x04 \x01(\x0e\x32%.aetherless.registry.v1.EventSeverity\x12\x14\n\x0cnewest_first\x18\x05 \x01(\x08\"s\n\x12ListEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.aetherless.registry.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\"{\n\x12WatchEventsRequest\x12\x16\n\x0estart_sequence\x18\x01 \x01(\x03\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12;\n\x0cmin_severity\x18\x03 \x01(\x0e\x32%.aetherless.registry.v1.EventSeverity\"V\n\x13WatchEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.aetherless.registry.v1.Event\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"[\n\x13\x43heckHandlerRequest\x12\x32\n\x04spec\x18\x01 \x01(\x0b\x32$.aetherless.registry.v1.FunctionSpec\x12\x10\n\x08restores\x18\x02 \x01(\x05\"\xb8\x01\n\x14\x43heckHandlerResponse\x12\x38\n\x08progress\x18\x01 \x01(\x0b\x32&.aetherless.registry.v1.DeployProgress\x12\x31\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1f.aetherless.registry.v1.Finding\x12\x33\n\x06report\x18\x03 \x01(\x0b\x32#.aetherless.registry.v1.CheckReport*\xa3\x01\n\nPlanAction\x12\x1b\n\x17PLAN_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12PLAN_ACTION_CREATE\x10\x01\x12\x16\n\x12PLAN_ACTION_UPDATE\x10\x02\x12\x19\n\x15PLAN_ACTION_UNCHANGED\x10\x03\x12\x15\n\x11PLAN_ACTION_RETRY\x10\x04\x12\x16\n\x12PLAN_ACTION_DELETE\x10\x05*\xba\x01\n\x11\x46unctionEventType\x12#\n\x1f\x46UNCTION_EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x46UNCTION_EVENT_TYPE_UPDATED\x10\x01\x12\x1f\n\x1b\x46UNCTION_EVENT_TYPE_DELETED\x10\x02\x12 \n\x1c\x46UNCTION_EVENT_TYPE_PROGRESS\x10\x03\x12\x1c\n\x18\x46UNCTION_EVENT_TYPE_WAKE\x10\x04\x32\x8c\x06\n\x0fRegistryService\x12\x66\n\x0b\x41pplyConfig\x12*.aetherless.registry.v1.ApplyConfigRequest\x1a+.aetherless.registry.v1.ApplyConfigResponse\x12\x66\n\x0bGetFunction\x12*.aetherless.registry.v1.GetFunctionRequest\x1a+.aetherless.registry.v1.GetFunctionResponse\x12l\n\rListFunctions\x12,.aetherless.registry.v1.ListFunctionsRequest\x1a-.aetherless.registry.v1.ListFunctionsResponse\x12o\n\x0e\x44\x65leteFunction\x12-.aetherless.registry.v1.DeleteFunctionRequest\x1a..aetherless.registry.v1.DeleteFunctionResponse\x12q\n\x0eWatchFunctions\x12-.aetherless.registry.v1.WatchFunctionsRequest\x1a..aetherless.registry.v1.WatchFunctionsResponse0\x01\x12l\n\rEvictFunction\x12,.aetherless.registry.v1.EvictFunctionRequest\x1a-.aetherless.registry.v1.EvictFunctionResponse\x12i\n\x0cWakeFunction\x12+.aetherless.registry.v1.WakeFunctionRequest\x1a,.aetherless.registry.v1.WakeFunctionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetherless.registry.v1.registry_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FUNCTIONEVENTTYPE']._serialized_start=1363
-  _globals['_FUNCTIONEVENTTYPE']._serialized_end=1549
-  _globals['_APPLYCONFIGREQUEST']._serialized_start=112
-  _globals['_APPLYCONFIGREQUEST']._serialized_end=224
-  _globals['_APPLYCONFIGRESPONSE']._serialized_start=226
-  _globals['_APPLYCONFIGRESPONSE']._serialized_end=318
-  _globals['_GETFUNCTIONREQUEST']._serialized_start=320
-  _globals['_GETFUNCTIONREQUEST']._serialized_end=354
-  _globals['_GETFUNCTIONRESPONSE']._serialized_start=356
-  _globals['_GETFUNCTIONRESPONSE']._serialized_end=429
-  _globals['_LISTFUNCTIONSREQUEST']._serialized_start=431
-  _globals['_LISTFUNCTIONSREQUEST']._serialized_end=492
-  _globals['_LISTFUNCTIONSRESPONSE']._serialized_start=494
-  _globals['_LISTFUNCTIONSRESPONSE']._serialized_end=613
-  _globals['_DELETEFUNCTIONREQUEST']._serialized_start=615
-  _globals['_DELETEFUNCTIONREQUEST']._serialized_end=666
-  _globals['_DELETEFUNCTIONRESPONSE']._serialized_start=668
-  _globals['_DELETEFUNCTIONRESPONSE']._serialized_end=710
-  _globals['_WATCHFUNCTIONSREQUEST']._serialized_start=712
-  _globals['_WATCHFUNCTIONSREQUEST']._serialized_end=798
-  _globals['_WATCHFUNCTIONSRESPONSE']._serialized_start=800
-  _globals['_WATCHFUNCTIONSRESPONSE']._serialized_end=897
-  _globals['_FUNCTIONEVENT']._serialized_start=900
-  _globals['_FUNCTIONEVENT']._serialized_end=1132
-  _globals['_EVICTFUNCTIONREQUEST']._serialized_start=1134
-  _globals['_EVICTFUNCTIONREQUEST']._serialized_end=1170
-  _globals['_EVICTFUNCTIONRESPONSE']._serialized_start=1172
-  _globals['_EVICTFUNCTIONRESPONSE']._serialized_end=1247
-  _globals['_WAKEFUNCTIONREQUEST']._serialized_start=1249
-  _globals['_WAKEFUNCTIONREQUEST']._serialized_end=1284
-  _globals['_WAKEFUNCTIONRESPONSE']._serialized_start=1286
-  _globals['_WAKEFUNCTIONRESPONSE']._serialized_end=1360
-  _globals['_REGISTRYSERVICE']._serialized_start=1552
-  _globals['_REGISTRYSERVICE']._serialized_end=2332
+  _globals['_APPLYCONFIGREQUEST_ETAGSENTRY']._loaded_options = None
+  _globals['_APPLYCONFIGREQUEST_ETAGSENTRY']._serialized_options = b'8\001'
+  _globals['_PLANACTION']._serialized_start=3131
+  _globals['_PLANACTION']._serialized_end=3294
+  _globals['_FUNCTIONEVENTTYPE']._serialized_start=3297
+  _globals['_FUNCTIONEVENTTYPE']._serialized_end=3483
+  _globals['_APPLYCONFIGREQUEST']._serialized_start=219
+  _globals['_APPLYCONFIGREQUEST']._serialized_end=470
+  _globals['_APPLYCONFIGREQUEST_ETAGSENTRY']._serialized_start=426
+  _globals['_APPLYCONFIGREQUEST_ETAGSENTRY']._serialized_end=470
+  _globals['_APPLYCONFIGRESPONSE']._serialized_start=473
+  _globals['_APPLYCONFIGRESPONSE']._serialized_end=617
+  _globals['_FUNCTIONPLAN']._serialized_start=620
+  _globals['_FUNCTIONPLAN']._serialized_end=779
+  _globals['_FIELDCHANGE']._serialized_start=781
+  _globals['_FIELDCHANGE']._serialized_end=840
+  _globals['_GETFUNCTIONREQUEST']._serialized_start=842
+  _globals['_GETFUNCTIONREQUEST']._serialized_end=876
+  _globals['_GETFUNCTIONRESPONSE']._serialized_start=878
+  _globals['_GETFUNCTIONRESPONSE']._serialized_end=951
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_start=953
+  _globals['_LISTFUNCTIONSREQUEST']._serialized_end=1014
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_start=1016
+  _globals['_LISTFUNCTIONSRESPONSE']._serialized_end=1135
+  _globals['_DELETEFUNCTIONREQUEST']._serialized_start=1137
+  _globals['_DELETEFUNCTIONREQUEST']._serialized_end=1188
+  _globals['_DELETEFUNCTIONRESPONSE']._serialized_start=1190
+  _globals['_DELETEFUNCTIONRESPONSE']._serialized_end=1232
+  _globals['_WATCHFUNCTIONSREQUEST']._serialized_start=1234
+  _globals['_WATCHFUNCTIONSREQUEST']._serialized_end=1320
+  _globals['_WATCHFUNCTIONSRESPONSE']._serialized_start=1322
+  _globals['_WATCHFUNCTIONSRESPONSE']._serialized_end=1419
+  _globals['_FUNCTIONEVENT']._serialized_start=1422
+  _globals['_FUNCTIONEVENT']._serialized_end=1654
+  _globals['_EVICTFUNCTIONREQUEST']._serialized_start=1656
+  _globals['_EVICTFUNCTIONREQUEST']._serialized_end=1692
+  _globals['_EVICTFUNCTIONRESPONSE']._serialized_start=1694
+  _globals['_EVICTFUNCTIONRESPONSE']._serialized_end=1769
+  _globals['_WAKEFUNCTIONREQUEST']._serialized_start=1771
+  _globals['_WAKEFUNCTIONREQUEST']._serialized_end=1806
+  _globals['_WAKEFUNCTIONRESPONSE']._serialized_start=1808
+  _globals['_WAKEFUNCTIONRESPONSE']._serialized_end=1882
+  _globals['_UPDATEFUNCTIONREQUEST']._serialized_start=1885
+  _globals['_UPDATEFUNCTIONREQUEST']._serialized_end=2052
+  _globals['_UPDATEFUNCTIONRESPONSE']._serialized_start=2055
+  _globals['_UPDATEFUNCTIONRESPONSE']._serialized_end=2183
+  _globals['_ROLLBACKFUNCTIONREQUEST']._serialized_start=2185
+  _globals['_ROLLBACKFUNCTIONREQUEST']._serialized_end=2276
+  _globals['_ROLLBACKFUNCTIONRESPONSE']._serialized_start=2278
+  _globals['_ROLLBACKFUNCTIONRESPONSE']._serialized_end=2356
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2359
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2518
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2520
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2635
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2637
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2760
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2762
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2848
+  _globals['_CHECKHANDLERREQUEST']._serialized_start=2850
+  _globals['_CHECKHANDLERREQUEST']._serialized_end=2941
+  _globals['_CHECKHANDLERRESPONSE']._serialized_start=2944
+  _globals['_CHECKHANDLERRESPONSE']._serialized_end=3128
+  _globals['_REGISTRYSERVICE']._serialized_start=3486
+  _globals['_REGISTRYSERVICE']._serialized_end=4266
 # @@protoc_insertion_point(module_scope)

@@ -4,9 +4,12 @@
 isort:skip_file
 SPDX-License-Identifier: Apache-2.0"""
 
+from aetherless.registry.v1 import check_pb2 as _check_pb2
+from aetherless.registry.v1 import event_pb2 as _event_pb2
 from aetherless.registry.v1 import function_pb2 as _function_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -20,6 +23,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PlanAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlanActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlanAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLAN_ACTION_UNSPECIFIED: _PlanAction.ValueType  # 0
+    """Not set; never sent."""
+    PLAN_ACTION_CREATE: _PlanAction.ValueType  # 1
+    """It is new."""
+    PLAN_ACTION_UPDATE: _PlanAction.ValueType  # 2
+    """It becomes a new revision."""
+    PLAN_ACTION_UNCHANGED: _PlanAction.ValueType  # 3
+    """Nothing changes."""
+    PLAN_ACTION_RETRY: _PlanAction.ValueType  # 4
+    """The same declaration is tried again, since its deploy failed."""
+    PLAN_ACTION_DELETE: _PlanAction.ValueType  # 5
+    """It is deleted."""
+
+class PlanAction(_PlanAction, metaclass=_PlanActionEnumTypeWrapper):
+    """What a declaration does to a function."""
+
+PLAN_ACTION_UNSPECIFIED: PlanAction.ValueType  # 0
+"""Not set; never sent."""
+PLAN_ACTION_CREATE: PlanAction.ValueType  # 1
+"""It is new."""
+PLAN_ACTION_UPDATE: PlanAction.ValueType  # 2
+"""It becomes a new revision."""
+PLAN_ACTION_UNCHANGED: PlanAction.ValueType  # 3
+"""Nothing changes."""
+PLAN_ACTION_RETRY: PlanAction.ValueType  # 4
+"""The same declaration is tried again, since its deploy failed."""
+PLAN_ACTION_DELETE: PlanAction.ValueType  # 5
+"""It is deleted."""
+Global___PlanAction: _TypeAlias = PlanAction  # noqa: Y015
 
 class _FunctionEventType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -59,16 +98,44 @@ class ApplyConfigRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EtagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     FUNCTIONS_FIELD_NUMBER: _builtins.int
     PRUNE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    ETAGS_FIELD_NUMBER: _builtins.int
     prune: _builtins.bool
     """Deletes the functions that are not named."""
     request_id: _builtins.str
     """Chosen by the caller; a repeated one returns the first answer."""
+    validate_only: _builtins.bool
+    """Returns what would change and changes nothing."""
     @_builtins.property
     def functions(self) -> _containers.RepeatedCompositeFieldContainer[_function_pb2.FunctionSpec]:
         """The functions."""
+
+    @_builtins.property
+    def etags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """For functions named here by id, the etag that each must have now; "0" for one that must not exist."""
 
     def __init__(
         self,
@@ -76,10 +143,12 @@ class ApplyConfigRequest(_message.Message):
         functions: _abc.Iterable[_function_pb2.FunctionSpec] | None = ...,
         prune: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+        etags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "prune", b"prune", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etags", b"etags", "functions", b"functions", "prune", b"prune", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -93,25 +162,97 @@ class ApplyConfigResponse(_message.Message):
 
     FUNCTIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's revision after the change."""
     @_builtins.property
     def functions(self) -> _containers.RepeatedCompositeFieldContainer[_function_pb2.Function]:
         """The functions as stored, in the request's order."""
 
+    @_builtins.property
+    def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionPlan]:
+        """What changed, or would change, of each function of the request and of each that is pruned."""
+
     def __init__(
         self,
         *,
         functions: _abc.Iterable[_function_pb2.Function] | None = ...,
         revision: _builtins.int = ...,
+        plan: _abc.Iterable[Global___FunctionPlan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "plan", b"plan", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyConfigResponse: _TypeAlias = ApplyConfigResponse  # noqa: Y015
+
+@_typing.final
+class FunctionPlan(_message.Message):
+    """What a declaration does to one function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    function_id: _builtins.str
+    """The function's id."""
+    action: Global___PlanAction.ValueType
+    """What happens to it."""
+    revision: _builtins.int
+    """The revision that it leads to; zero for a deletion."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """The fields that differ from what is declared now; none for a creation or a deletion."""
+
+    def __init__(
+        self,
+        *,
+        function_id: _builtins.str = ...,
+        action: Global___PlanAction.ValueType = ...,
+        revision: _builtins.int = ...,
+        changes: _abc.Iterable[Global___FieldChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "function_id", b"function_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunctionPlan: _TypeAlias = FunctionPlan  # noqa: Y015
+
+@_typing.final
+class FieldChange(_message.Message):
+    """A field of a declaration that differs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field's path, for example "environment.KEY"."""
+    before: _builtins.str
+    """Its value now, as text; empty when it is not set."""
+    after: _builtins.str
+    """Its value to come, as text; empty when it is not set."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "field", b"field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FieldChange: _TypeAlias = FieldChange  # noqa: Y015
 
 @_typing.final
 class GetFunctionRequest(_message.Message):
@@ -454,3 +595,321 @@ class WakeFunctionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WakeFunctionResponse: _TypeAlias = WakeFunctionResponse  # noqa: Y015
+
+@_typing.final
+class UpdateFunctionRequest(_message.Message):
+    """Asks to change a declaration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the caller; a repeated one returns the first answer."""
+    validate_only: _builtins.bool
+    """Returns what would change and changes nothing."""
+    @_builtins.property
+    def function(self) -> _function_pb2.Function:
+        """The function: its name, the fields of its spec that the mask names and, when it must be the present one, its etag."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change, relative to the function, such as "spec.environment"; absent means those that are set, "*" all of the spec. Output-only paths are ignored."""
+
+    def __init__(
+        self,
+        *,
+        function: _function_pb2.Function | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "request_id", b"request_id", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateFunctionRequest: _TypeAlias = UpdateFunctionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateFunctionResponse(_message.Message):
+    """Carries the changed function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def function(self) -> _function_pb2.Function:
+        """The function as stored, or as it would be."""
+
+    @_builtins.property
+    def plan(self) -> Global___FunctionPlan:
+        """What changed, or would change."""
+
+    def __init__(
+        self,
+        *,
+        function: _function_pb2.Function | None = ...,
+        plan: Global___FunctionPlan | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateFunctionResponse: _TypeAlias = UpdateFunctionResponse  # noqa: Y015
+
+@_typing.final
+class RollbackFunctionRequest(_message.Message):
+    """Asks for a rollback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The function, "functions/{function}"."""
+    revision: _builtins.int
+    """The revision to go back to; zero means the one that served before."""
+    etag: _builtins.str
+    """When set, it must be the function's present etag."""
+    request_id: _builtins.str
+    """Chosen by the caller; a repeated one returns the first answer."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackFunctionRequest: _TypeAlias = RollbackFunctionRequest  # noqa: Y015
+
+@_typing.final
+class RollbackFunctionResponse(_message.Message):
+    """Carries the function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def function(self) -> _function_pb2.Function:
+        """The function on its way back."""
+
+    def __init__(
+        self,
+        *,
+        function: _function_pb2.Function | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackFunctionResponse: _TypeAlias = RollbackFunctionResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    """Asks for events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    MIN_SEVERITY_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """The most events to return; 0 means 100, the maximum is 1000."""
+    page_token: _builtins.str
+    """Where to go on, from an earlier response."""
+    function: _builtins.str
+    """Only this function's, "functions/{function}"; empty means all."""
+    min_severity: _event_pb2.EventSeverity.ValueType
+    """Only these and worse; not set means all."""
+    newest_first: _builtins.bool
+    """Begins with the newest events and goes back."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        function: _builtins.str = ...,
+        min_severity: _event_pb2.EventSeverity.ValueType = ...,
+        newest_first: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "min_severity", b"min_severity", "newest_first", b"newest_first", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """Carries events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where to go on; empty at the end."""
+    last_sequence: _builtins.int
+    """The newest event's sequence number, so that a watch can go on without a gap."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events, the oldest first unless asked otherwise."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        next_page_token: _builtins.str = ...,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "last_sequence", b"last_sequence", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class WatchEventsRequest(_message.Message):
+    """Asks for events as they happen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    MIN_SEVERITY_FIELD_NUMBER: _builtins.int
+    start_sequence: _builtins.int
+    """The first sequence number wanted; 0 means only events from now on."""
+    function: _builtins.str
+    """Only this function's, "functions/{function}"; empty means all."""
+    min_severity: _event_pb2.EventSeverity.ValueType
+    """Only these and worse; not set means all."""
+    def __init__(
+        self,
+        *,
+        start_sequence: _builtins.int = ...,
+        function: _builtins.str = ...,
+        min_severity: _event_pb2.EventSeverity.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "min_severity", b"min_severity", "start_sequence", b"start_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchEventsResponse(_message.Message):
+    """Carries events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The sequence number that the stream is at."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events; none in a progress mark."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class CheckHandlerRequest(_message.Message):
+    """Asks for a check."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    RESTORES_FIELD_NUMBER: _builtins.int
+    restores: _builtins.int
+    """How many restores to try; 0 means 10, the maximum is 100."""
+    @_builtins.property
+    def spec(self) -> _function_pb2.FunctionSpec:
+        """The program as it would be declared. Its id names nothing that exists and its port is not reserved."""
+
+    def __init__(
+        self,
+        *,
+        spec: _function_pb2.FunctionSpec | None = ...,
+        restores: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["restores", b"restores", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckHandlerRequest: _TypeAlias = CheckHandlerRequest  # noqa: Y015
+
+@_typing.final
+class CheckHandlerResponse(_message.Message):
+    """Tells how a check goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _function_pb2.DeployProgress:
+        """The step that began, ended or failed."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_check_pb2.Finding]:
+        """What the program holds; sent as soon as it is known, also when a refusal follows."""
+
+    @_builtins.property
+    def report(self) -> _check_pb2.CheckReport:
+        """Set in the last message only."""
+
+    def __init__(
+        self,
+        *,
+        progress: _function_pb2.DeployProgress | None = ...,
+        findings: _abc.Iterable[_check_pb2.Finding] | None = ...,
+        report: _check_pb2.CheckReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckHandlerResponse: _TypeAlias = CheckHandlerResponse  # noqa: Y015

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(aetherless/snapshotter/v1/instance.proto\x12\x19\x61\x65therless.snapshotter.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x03\n\x08Workload\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x14\n\x0chandler_path\x18\x03 \x01(\t\x12\x11\n\troot_path\x18\x04 \x01(\t\x12\x1a\n\x12memory_limit_bytes\x18\x05 \x01(\x03\x12\x14\n\x0ctrigger_port\x18\x06 \x01(\x05\x12I\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x34.aetherless.snapshotter.v1.Workload.EnvironmentEntry\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0frestore_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nidle_after\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06warmup\x18\x0b \x01(\x0b\x32!.aetherless.snapshotter.v1.Warmup\x12\x0e\n\x06mounts\x18\x0c \x03(\t\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x06Warmup\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.aetherless.snapshotter.v1.WarmupKind\x12\x0c\n\x04path\x18\x02 \x01(\t\"\xdf\x04\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x08workload\x18\x02 \x01(\x0b\x32#.aetherless.snapshotter.v1.Workload\x12\x35\n\x04role\x18\x03 \x01(\x0e\x32\'.aetherless.snapshotter.v1.InstanceRole\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32(.aetherless.snapshotter.v1.InstanceState\x12\x10\n\x08snapshot\x18\x05 \x01(\t\x12\x12\n\nnetns_path\x18\x06 \x01(\t\x12\x10\n\x08init_pid\x18\x07 \x01(\x05\x12\x10\n\x08root_pid\x18\x08 \x01(\x05\x12\x18\n\x10sandbox_root_pid\x18\t \x01(\x05\x12\x0f\n\x07\x63ommand\x18\n \x03(\t\x12\r\n\x05wakes\x18\x0b \x01(\x03\x12\x14\n\x0c\x66\x61iled_wakes\x18\x0c \x01(\x03\x12\x11\n\tevictions\x18\r \x01(\x03\x12\x32\n\tlast_wake\x18\x0e \x01(\x0b\x32\x1f.aetherless.snapshotter.v1.Wake\x12\x1b\n\x13unique_memory_bytes\x18\x0f \x01(\x03\x12\x1b\n\x13shared_memory_bytes\x18\x10 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nend_reason\x18\x12 \x01(\t\x12>\n\rrestore_stats\x18\x13 \x01(\x0b\x32\'.aetherless.snapshotter.v1.RestoreStats\"\xf7\x02\n\x04Wake\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x33\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32$.aetherless.snapshotter.v1.WakeCause\x12\x35\n\x11\x66irst_packet_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0frequest_latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10restore_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0etotal_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cheld_packets\x18\x07 \x01(\x05\x12\x16\n\x0e\x66\x61ilure_reason\x18\x08 \x01(\t\x12\x17\n\x0f\x66\x61ilure_message\x18\t \x01(\t\x12\x0e\n\x06\x63lient\x18\n \x01(\t\"\xdd\x01\n\x0cRestoreStats\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12.\n\x0brestore_p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brestore_p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brequest_p50\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brequest_p99\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*j\n\nWarmupKind\x12\x1b\n\x17WARMUP_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10WARMUP_KIND_HTTP\x10\x01\x12\x13\n\x0fWARMUP_KIND_TCP\x10\x02\x12\x14\n\x10WARMUP_KIND_NONE\x10\x03*`\n\x0cInstanceRole\x12\x1d\n\x19INSTANCE_ROLE_UNSPECIFIED\x10\x00\x12\x18\n\x14INSTANCE_ROLE_GOLDEN\x10\x01\x12\x17\n\x13INSTANCE_ROLE_CLONE\x10\x02*\xd5\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTANCE_STATE_CREATED\x10\x01\x12\x1a\n\x16INSTANCE_STATE_STARTED\x10\x02\x12\x18\n\x14INSTANCE_STATE_ARMED\x10\x03\x12\x1c\n\x18INSTANCE_STATE_RESTORING\x10\x04\x12\x1a\n\x16INSTANCE_STATE_RUNNING\x10\x05\x12\x18\n\x14INSTANCE_STATE_ENDED\x10\x06*V\n\tWakeCause\x12\x1a\n\x16WAKE_CAUSE_UNSPECIFIED\x10\x00\x12\x15\n\x11WAKE_CAUSE_PACKET\x10\x01\x12\x16\n\x12WAKE_CAUSE_COMMAND\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(aetherless/snapshotter/v1/instance.proto\x12\x19\x61\x65therless.snapshotter.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x04\n\x08Workload\x12\x13\n\x0b\x66unction_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12\x14\n\x0chandler_path\x18\x03 \x01(\t\x12\x11\n\troot_path\x18\x04 \x01(\t\x12\x1a\n\x12memory_limit_bytes\x18\x05 \x01(\x03\x12\x14\n\x0ctrigger_port\x18\x06 \x01(\x05\x12I\n\x0b\x65nvironment\x18\x07 \x03(\x0b\x32\x34.aetherless.snapshotter.v1.Workload.EnvironmentEntry\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0frestore_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nidle_after\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06warmup\x18\x0b \x01(\x0b\x32!.aetherless.snapshotter.v1.Warmup\x12\x0e\n\x06mounts\x18\x0c \x03(\t\x12>\n\x0c\x63\x61pabilities\x18\r \x01(\x0e\x32(.aetherless.snapshotter.v1.CapabilitySet\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x06Warmup\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.aetherless.snapshotter.v1.WarmupKind\x12\x0c\n\x04path\x18\x02 \x01(\t\"\xdf\x04\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x08workload\x18\x02 \x01(\x0b\x32#.aetherless.snapshotter.v1.Workload\x12\x35\n\x04role\x18\x03 \x01(\x0e\x32\'.aetherless.snapshotter.v1.InstanceRole\x12\x37\n\x05state\x18\x04 \x01(\x0e\x32(.aetherless.snapshotter.v1.InstanceState\x12\x10\n\x08snapshot\x18\x05 \x01(\t\x12\x12\n\nnetns_path\x18\x06 \x01(\t\x12\x10\n\x08init_pid\x18\x07 \x01(\x05\x12\x10\n\x08root_pid\x18\x08 \x01(\x05\x12\x18\n\x10sandbox_root_pid\x18\t \x01(\x05\x12\x0f\n\x07\x63ommand\x18\n \x03(\t\x12\r\n\x05wakes\x18\x0b \x01(\x03\x12\x14\n\x0c\x66\x61iled_wakes\x18\x0c \x01(\x03\x12\x11\n\tevictions\x18\r \x01(\x03\x12\x32\n\tlast_wake\x18\x0e \x01(\x0b\x32\x1f.aetherless.snapshotter.v1.Wake\x12\x1b\n\x13unique_memory_bytes\x18\x0f \x01(\x03\x12\x1b\n\x13shared_memory_bytes\x18\x10 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nend_reason\x18\x12 \x01(\t\x12>\n\rrestore_stats\x18\x13 \x01(\x0b\x32\'.aetherless.snapshotter.v1.RestoreStats\"\xf7\x02\n\x04Wake\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x33\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32$.aetherless.snapshotter.v1.WakeCause\x12\x35\n\x11\x66irst_packet_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0frequest_latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10restore_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0etotal_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cheld_packets\x18\x07 \x01(\x05\x12\x16\n\x0e\x66\x61ilure_reason\x18\x08 \x01(\t\x12\x17\n\x0f\x66\x61ilure_message\x18\t \x01(\t\x12\x0e\n\x06\x63lient\x18\n \x01(\t\"\xdd\x01\n\x0cRestoreStats\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12.\n\x0brestore_p50\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brestore_p99\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brequest_p50\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brequest_p99\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*j\n\nWarmupKind\x12\x1b\n\x17WARMUP_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10WARMUP_KIND_HTTP\x10\x01\x12\x13\n\x0fWARMUP_KIND_TCP\x10\x02\x12\x14\n\x10WARMUP_KIND_NONE\x10\x03*`\n\x0cInstanceRole\x12\x1d\n\x19INSTANCE_ROLE_UNSPECIFIED\x10\x00\x12\x18\n\x14INSTANCE_ROLE_GOLDEN\x10\x01\x12\x17\n\x13INSTANCE_ROLE_CLONE\x10\x02*\xf0\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTANCE_STATE_CREATED\x10\x01\x12\x1a\n\x16INSTANCE_STATE_STARTED\x10\x02\x12\x18\n\x14INSTANCE_STATE_ARMED\x10\x03\x12\x1c\n\x18INSTANCE_STATE_RESTORING\x10\x04\x12\x1a\n\x16INSTANCE_STATE_RUNNING\x10\x05\x12\x18\n\x14INSTANCE_STATE_ENDED\x10\x06\x12\x19\n\x15INSTANCE_STATE_TRYING\x10\x07*V\n\tWakeCause\x12\x1a\n\x16WAKE_CAUSE_UNSPECIFIED\x10\x00\x12\x15\n\x11WAKE_CAUSE_PACKET\x10\x01\x12\x16\n\x12WAKE_CAUSE_COMMAND\x10\x02*f\n\rCapabilitySet\x12\x1e\n\x1a\x43\x41PABILITY_SET_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_SET_NONE\x10\x01\x12\x1c\n\x18\x43\x41PABILITY_SET_CONTAINER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,24 +36,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKLOAD_ENVIRONMENTENTRY']._loaded_options = None
   _globals['_WORKLOAD_ENVIRONMENTENTRY']._serialized_options = b'8\001'
-  _globals['_WARMUPKIND']._serialized_start=1905
-  _globals['_WARMUPKIND']._serialized_end=2011
-  _globals['_INSTANCEROLE']._serialized_start=2013
-  _globals['_INSTANCEROLE']._serialized_end=2109
-  _globals['_INSTANCESTATE']._serialized_start=2112
-  _globals['_INSTANCESTATE']._serialized_end=2325
-  _globals['_WAKECAUSE']._serialized_start=2327
-  _globals['_WAKECAUSE']._serialized_end=2413
+  _globals['_WARMUPKIND']._serialized_start=1969
+  _globals['_WARMUPKIND']._serialized_end=2075
+  _globals['_INSTANCEROLE']._serialized_start=2077
+  _globals['_INSTANCEROLE']._serialized_end=2173
+  _globals['_INSTANCESTATE']._serialized_start=2176
+  _globals['_INSTANCESTATE']._serialized_end=2416
+  _globals['_WAKECAUSE']._serialized_start=2418
+  _globals['_WAKECAUSE']._serialized_end=2504
+  _globals['_CAPABILITYSET']._serialized_start=2506
+  _globals['_CAPABILITYSET']._serialized_end=2608
   _globals['_WORKLOAD']._serialized_start=137
-  _globals['_WORKLOAD']._serialized_end=614
-  _globals['_WORKLOAD_ENVIRONMENTENTRY']._serialized_start=564
-  _globals['_WORKLOAD_ENVIRONMENTENTRY']._serialized_end=614
-  _globals['_WARMUP']._serialized_start=616
-  _globals['_WARMUP']._serialized_end=691
-  _globals['_INSTANCE']._serialized_start=694
-  _globals['_INSTANCE']._serialized_end=1301
-  _globals['_WAKE']._serialized_start=1304
-  _globals['_WAKE']._serialized_end=1679
-  _globals['_RESTORESTATS']._serialized_start=1682
-  _globals['_RESTORESTATS']._serialized_end=1903
+  _globals['_WORKLOAD']._serialized_end=678
+  _globals['_WORKLOAD_ENVIRONMENTENTRY']._serialized_start=628
+  _globals['_WORKLOAD_ENVIRONMENTENTRY']._serialized_end=678
+  _globals['_WARMUP']._serialized_start=680
+  _globals['_WARMUP']._serialized_end=755
+  _globals['_INSTANCE']._serialized_start=758
+  _globals['_INSTANCE']._serialized_end=1365
+  _globals['_WAKE']._serialized_start=1368
+  _globals['_WAKE']._serialized_end=1743
+  _globals['_RESTORESTATS']._serialized_start=1746
+  _globals['_RESTORESTATS']._serialized_end=1967
 # @@protoc_insertion_point(module_scope)

@@ -94,6 +94,8 @@ class _InstanceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Instanc
     """The restored process tree runs."""
     INSTANCE_STATE_ENDED: _InstanceState.ValueType  # 6
     """The sandbox is gone."""
+    INSTANCE_STATE_TRYING: _InstanceState.ValueType  # 7
+    """Restores of the snapshot are tried; nothing wakes it."""
 
 class InstanceState(_InstanceState, metaclass=_InstanceStateEnumTypeWrapper):
     """What an instance does."""
@@ -112,6 +114,8 @@ INSTANCE_STATE_RUNNING: InstanceState.ValueType  # 5
 """The restored process tree runs."""
 INSTANCE_STATE_ENDED: InstanceState.ValueType  # 6
 """The sandbox is gone."""
+INSTANCE_STATE_TRYING: InstanceState.ValueType  # 7
+"""Restores of the snapshot are tried; nothing wakes it."""
 Global___InstanceState: _TypeAlias = InstanceState  # noqa: Y015
 
 class _WakeCause:
@@ -137,6 +141,30 @@ WAKE_CAUSE_PACKET: WakeCause.ValueType  # 1
 WAKE_CAUSE_COMMAND: WakeCause.ValueType  # 2
 """A command."""
 Global___WakeCause: _TypeAlias = WakeCause  # noqa: Y015
+
+class _CapabilitySet:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CapabilitySetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CapabilitySet.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CAPABILITY_SET_UNSPECIFIED: _CapabilitySet.ValueType  # 0
+    """Not set; taken as none: user 1000 of the sandbox without capabilities."""
+    CAPABILITY_SET_NONE: _CapabilitySet.ValueType  # 1
+    """None: user 1000 of the sandbox without capabilities."""
+    CAPABILITY_SET_CONTAINER: _CapabilitySet.ValueType  # 2
+    """User 0 of the sandbox with CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID and NET_BIND_SERVICE in its user namespace."""
+
+class CapabilitySet(_CapabilitySet, metaclass=_CapabilitySetEnumTypeWrapper):
+    """What a function's processes may do beyond their user's rights."""
+
+CAPABILITY_SET_UNSPECIFIED: CapabilitySet.ValueType  # 0
+"""Not set; taken as none: user 1000 of the sandbox without capabilities."""
+CAPABILITY_SET_NONE: CapabilitySet.ValueType  # 1
+"""None: user 1000 of the sandbox without capabilities."""
+CAPABILITY_SET_CONTAINER: CapabilitySet.ValueType  # 2
+"""User 0 of the sandbox with CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID and NET_BIND_SERVICE in its user namespace."""
+Global___CapabilitySet: _TypeAlias = CapabilitySet  # noqa: Y015
 
 @_typing.final
 class Workload(_message.Message):
@@ -176,6 +204,7 @@ class Workload(_message.Message):
     IDLE_AFTER_FIELD_NUMBER: _builtins.int
     WARMUP_FIELD_NUMBER: _builtins.int
     MOUNTS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """The function's id, 1 to 64 characters of A-Z a-z 0-9 _ and -."""
     revision: _builtins.int
@@ -188,6 +217,8 @@ class Workload(_message.Message):
     """The memory limit of one instance's process tree, in bytes."""
     trigger_port: _builtins.int
     """The TCP port the handler listens on."""
+    capabilities: Global___CapabilitySet.ValueType
+    """What its processes may do beyond their user's rights."""
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The environment the user declared."""
@@ -227,10 +258,11 @@ class Workload(_message.Message):
         idle_after: _duration_pb2.Duration | None = ...,
         warmup: Global___Warmup | None = ...,
         mounts: _abc.Iterable[_builtins.str] | None = ...,
+        capabilities: Global___CapabilitySet.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_after", b"idle_after", "restore_timeout", b"restore_timeout", "timeout", b"timeout", "warmup", b"warmup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_bytes", b"memory_limit_bytes", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "revision", b"revision", "root_path", b"root_path", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup", b"warmup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_bytes", b"memory_limit_bytes", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "revision", b"revision", "root_path", b"root_path", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup", b"warmup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

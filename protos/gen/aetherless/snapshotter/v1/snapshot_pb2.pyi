@@ -50,6 +50,30 @@ LISTEN_FAMILIES_DUAL: ListenFamilies.ValueType  # 3
 """Both."""
 Global___ListenFamilies: _TypeAlias = ListenFamilies  # noqa: Y015
 
+class _PageChoice:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PageChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PageChoice.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAGE_CHOICE_UNSPECIFIED: _PageChoice.ValueType  # 0
+    """Not set; not measured."""
+    PAGE_CHOICE_SHARED: _PageChoice.ValueType  # 1
+    """Shared until written: a page fault each."""
+    PAGE_CHOICE_EAGER: _PageChoice.ValueType  # 2
+    """Copied by the restore."""
+
+class PageChoice(_PageChoice, metaclass=_PageChoiceEnumTypeWrapper):
+    """How the pages that the first request writes are restored."""
+
+PAGE_CHOICE_UNSPECIFIED: PageChoice.ValueType  # 0
+"""Not set; not measured."""
+PAGE_CHOICE_SHARED: PageChoice.ValueType  # 1
+"""Shared until written: a page fault each."""
+PAGE_CHOICE_EAGER: PageChoice.ValueType  # 2
+"""Copied by the restore."""
+Global___PageChoice: _TypeAlias = PageChoice  # noqa: Y015
+
 class _PhaseState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -78,6 +102,34 @@ PHASE_STATE_FAILED: PhaseState.ValueType  # 3
 """The step failed; the call's error follows."""
 Global___PhaseState: _TypeAlias = PhaseState  # noqa: Y015
 
+class _FindingSeverity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FindingSeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FindingSeverity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FINDING_SEVERITY_UNSPECIFIED: _FindingSeverity.ValueType  # 0
+    """Not set; never sent."""
+    FINDING_SEVERITY_INFO: _FindingSeverity.ValueType  # 1
+    """It is kept and restored as it is."""
+    FINDING_SEVERITY_WARNING: _FindingSeverity.ValueType  # 2
+    """It is not what it was after a restore, or is shared by all clones."""
+    FINDING_SEVERITY_REFUSED: _FindingSeverity.ValueType  # 3
+    """It can't be checkpointed."""
+
+class FindingSeverity(_FindingSeverity, metaclass=_FindingSeverityEnumTypeWrapper):
+    """What a finding means for a checkpoint."""
+
+FINDING_SEVERITY_UNSPECIFIED: FindingSeverity.ValueType  # 0
+"""Not set; never sent."""
+FINDING_SEVERITY_INFO: FindingSeverity.ValueType  # 1
+"""It is kept and restored as it is."""
+FINDING_SEVERITY_WARNING: FindingSeverity.ValueType  # 2
+"""It is not what it was after a restore, or is shared by all clones."""
+FINDING_SEVERITY_REFUSED: FindingSeverity.ValueType  # 3
+"""It can't be checkpointed."""
+Global___FindingSeverity: _TypeAlias = FindingSeverity  # noqa: Y015
+
 @_typing.final
 class Snapshot(_message.Message):
     """A checkpoint of a golden process tree, complete and checked."""
@@ -95,6 +147,10 @@ class Snapshot(_message.Message):
     PHASES_FIELD_NUMBER: _builtins.int
     CRIU_VERSION_FIELD_NUMBER: _builtins.int
     KERNEL_RELEASE_FIELD_NUMBER: _builtins.int
+    SHARED_BYTES_FIELD_NUMBER: _builtins.int
+    EAGER_BYTES_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The snapshot's resource name, "snapshots/{snapshot}"."""
     function_id: _builtins.str
@@ -111,6 +167,10 @@ class Snapshot(_message.Message):
     """The version of CRIU that made it."""
     kernel_release: _builtins.str
     """The kernel release it was made on."""
+    shared_bytes: _builtins.int
+    """Bytes of memory that all clones share until they write them."""
+    eager_bytes: _builtins.int
+    """Bytes of memory that each restore copies."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -122,6 +182,14 @@ class Snapshot(_message.Message):
     @_builtins.property
     def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotPhase]:
         """How long the creation took, phase by phase."""
+
+    @_builtins.property
+    def trial(self) -> Global___Trial:
+        """What the trial restores showed; absent before they were made."""
+
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """What the program held when it was dumped."""
 
     def __init__(
         self,
@@ -137,14 +205,128 @@ class Snapshot(_message.Message):
         phases: _abc.Iterable[Global___SnapshotPhase] | None = ...,
         criu_version: _builtins.str = ...,
         kernel_release: _builtins.str = ...,
+        shared_bytes: _builtins.int = ...,
+        eager_bytes: _builtins.int = ...,
+        trial: Global___Trial | None = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "trial", b"trial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "criu_version", b"criu_version", "function_id", b"function_id", "kernel_release", b"kernel_release", "listen_families", b"listen_families", "name", b"name", "phases", b"phases", "processes", b"processes", "resident_bytes", b"resident_bytes", "revision", b"revision", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "criu_version", b"criu_version", "eager_bytes", b"eager_bytes", "findings", b"findings", "function_id", b"function_id", "kernel_release", b"kernel_release", "listen_families", b"listen_families", "name", b"name", "phases", b"phases", "processes", b"processes", "resident_bytes", b"resident_bytes", "revision", b"revision", "shared_bytes", b"shared_bytes", "size_bytes", b"size_bytes", "trial", b"trial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class Trial(_message.Message):
+    """What trial restores of a snapshot showed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTORES_FIELD_NUMBER: _builtins.int
+    MEDIAN_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    FIRST_ANSWER_FIELD_NUMBER: _builtins.int
+    SUGGESTED_TIMEOUT_FIELD_NUMBER: _builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    PAGE_CHOICE_FIELD_NUMBER: _builtins.int
+    SHARED_ANSWER_FIELD_NUMBER: _builtins.int
+    EAGER_ANSWER_FIELD_NUMBER: _builtins.int
+    written_bytes: _builtins.int
+    """Bytes of memory that the warm-up request wrote."""
+    page_choice: Global___PageChoice.ValueType
+    """How the written pages are restored."""
+    @_builtins.property
+    def restores(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """How long each restore took, in their order."""
+
+    @_builtins.property
+    def median(self) -> _duration_pb2.Duration:
+        """Their median."""
+
+    @_builtins.property
+    def maximum(self) -> _duration_pb2.Duration:
+        """The longest."""
+
+    @_builtins.property
+    def first_answer(self) -> _duration_pb2.Duration:
+        """From the first restore's request to the warm-up's answer."""
+
+    @_builtins.property
+    def suggested_timeout(self) -> _duration_pb2.Duration:
+        """The restore timeout that would do for the times measured."""
+
+    @_builtins.property
+    def shared_answer(self) -> _duration_pb2.Duration:
+        """The median from the request to the warm-up's answer with all pages shared; absent when not measured."""
+
+    @_builtins.property
+    def eager_answer(self) -> _duration_pb2.Duration:
+        """The same with the written pages copied; absent when not measured."""
+
+    def __init__(
+        self,
+        *,
+        restores: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+        median: _duration_pb2.Duration | None = ...,
+        maximum: _duration_pb2.Duration | None = ...,
+        first_answer: _duration_pb2.Duration | None = ...,
+        suggested_timeout: _duration_pb2.Duration | None = ...,
+        written_bytes: _builtins.int = ...,
+        page_choice: Global___PageChoice.ValueType = ...,
+        shared_answer: _duration_pb2.Duration | None = ...,
+        eager_answer: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eager_answer", b"eager_answer", "first_answer", b"first_answer", "maximum", b"maximum", "median", b"median", "shared_answer", b"shared_answer", "suggested_timeout", b"suggested_timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eager_answer", b"eager_answer", "first_answer", b"first_answer", "maximum", b"maximum", "median", b"median", "page_choice", b"page_choice", "restores", b"restores", "shared_answer", b"shared_answer", "suggested_timeout", b"suggested_timeout", "written_bytes", b"written_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Trial: _TypeAlias = Trial  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """Something that a program holds, and what it means for a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """What kind of thing it is, for example "io-uring" or "outbound-connection"."""
+    severity: Global___FindingSeverity.ValueType
+    """What it means for a checkpoint."""
+    message: _builtins.str
+    """What was found, in one line."""
+    remedy: _builtins.str
+    """What to change; empty when nothing has to be."""
+    pid: _builtins.int
+    """The process id inside the sandbox of the process that holds it; zero when it is of the whole program."""
+    command: _builtins.str
+    """That process's command name."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        severity: Global___FindingSeverity.ValueType = ...,
+        message: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        command: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "message", b"message", "pid", b"pid", "remedy", b"remedy", "severity", b"severity", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class SnapshotProcess(_message.Message):

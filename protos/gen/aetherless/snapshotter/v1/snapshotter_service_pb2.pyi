@@ -200,6 +200,7 @@ class CreateSnapshotResponse(_message.Message):
 
     PHASE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def phase(self) -> _snapshot_pb2.SnapshotPhase:
         """The phase that began, ended or failed."""
@@ -208,15 +209,20 @@ class CreateSnapshotResponse(_message.Message):
     def snapshot(self) -> _snapshot_pb2.Snapshot:
         """The snapshot; set in the last message only."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_snapshot_pb2.Finding]:
+        """What the program holds; sent before the dump, also when a refusal follows."""
+
     def __init__(
         self,
         *,
         phase: _snapshot_pb2.SnapshotPhase | None = ...,
         snapshot: _snapshot_pb2.Snapshot | None = ...,
+        findings: _abc.Iterable[_snapshot_pb2.Finding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "phase", b"phase", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,6 +436,72 @@ class ArmInstanceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArmInstanceResponse: _TypeAlias = ArmInstanceResponse  # noqa: Y015
+
+@_typing.final
+class TryInstanceRequest(_message.Message):
+    """Asks for trial restores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOST_LINK_FIELD_NUMBER: _builtins.int
+    INNER_IPV4_FIELD_NUMBER: _builtins.int
+    INNER_IPV6_FIELD_NUMBER: _builtins.int
+    RESTORES_FIELD_NUMBER: _builtins.int
+    IGNORE_LIMIT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The instance, "instances/{instance}", in state CREATED and with its endpoint attached."""
+    host_link: _builtins.str
+    """The host's end of the sandbox's link, as an interface name."""
+    inner_ipv4: _builtins.str
+    """The inner IPv4 address whose local route is the gate."""
+    inner_ipv6: _builtins.str
+    """The inner IPv6 address whose local route is the gate."""
+    restores: _builtins.int
+    """How many restores to try; 0 means 10, the maximum is 100."""
+    ignore_limit: _builtins.bool
+    """Measures without holding the restores to the workload's limit."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        host_link: _builtins.str = ...,
+        inner_ipv4: _builtins.str = ...,
+        inner_ipv6: _builtins.str = ...,
+        restores: _builtins.int = ...,
+        ignore_limit: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_link", b"host_link", "ignore_limit", b"ignore_limit", "inner_ipv4", b"inner_ipv4", "inner_ipv6", b"inner_ipv6", "name", b"name", "restores", b"restores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TryInstanceRequest: _TypeAlias = TryInstanceRequest  # noqa: Y015
+
+@_typing.final
+class TryInstanceResponse(_message.Message):
+    """Carries what was measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def trial(self) -> _snapshot_pb2.Trial:
+        """What the restores showed."""
+
+    def __init__(
+        self,
+        *,
+        trial: _snapshot_pb2.Trial | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trial", b"trial"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trial", b"trial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TryInstanceResponse: _TypeAlias = TryInstanceResponse  # noqa: Y015
 
 @_typing.final
 class WakeInstanceRequest(_message.Message):
