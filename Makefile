@@ -37,6 +37,8 @@ pins: ## resolve the dependencies anew and write requirements.txt
 	@$(BIN)/uv export --frozen --all-packages --all-groups --no-emit-workspace --no-header --quiet -o requirements.txt
 
 bench: setup ## measure the promises of SPECIFICATION.md (bench/)
+	@deploy/setup/test_packages.sh
+	@deploy/setup/bench_packages.sh
 	@$(BIN)/python -m bench
 
 clean: ## remove what was built (.venv and .prefix too)

@@ -14,11 +14,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import REPOSITORY, commands, plain, report, throughput, wakes
+from . import (
+    CRIU,
+    INSTALLED,
+    REPOSITORY,
+    commands,
+    deploys,
+    memory,
+    plain,
+    report,
+    restores,
+    throughput,
+    wakes,
+)
+from .peers import TITLES
+from .programs import PROGRAMS
 from .warm import touch_memory
 
 RESULTS = REPOSITORY / "bench" / "results"
 DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
+PLOTS = REPOSITORY / "docs" / "plots"
 
 
 def tool(*command: str) -> str:
@@ -42,7 +57,7 @@ def host() -> dict[str, Any]:
         "model": processor_model(),
         "memory_gib": round(memory / (1 << 30)),
         "kernel": ".".join(platform.release().split(".")[:2]),
-        "criu": tool(str(plain.CRIU), "--version").split()[1],
+        "criu": tool(str(CRIU), "--version").split()[1],
         "python": tool(plain.PYTHON, "--version").split()[1],
         "commit": tool("git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"),
     }
@@ -51,41 +66,73 @@ def host() -> dict[str, Any]:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure the promises.")
-    parser.add_argument("--wakes", type=int, default=200)
+    names = [program.id for program in PROGRAMS]
+    parser.add_argument("--programs", nargs="+", choices=names, default=names, metavar="ID")
+    parser.add_argument("--wakes", type=int, default=100, help="of each program; hello has twice")
+    parser.add_argument("--deploys", type=int, default=5, help="of each program")
     parser.add_argument("--rounds", type=int, default=7, help="of requests per second")
     parser.add_argument("--seconds", type=float, default=2.0, help="per round and way")
     parser.add_argument("--runs", type=int, default=20, help="of each command")
-    parser.add_argument("--memory", type=int, default=2048, help="MiB to touch beforehand")
+    parser.add_argument("--memory", type=int, default=8192, help="MiB to touch beforehand")
     parser.add_argument("--no-document", action="store_true", help="leave docs/ as it is")
     return parser.parse_args(arguments)
+
+
+def measure_programs(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Measure what is measured of each program; hello.py is always among them."""
+    woken: dict[str, Any] = {}
+    deployed: dict[str, Any] = {}
+    for program in PROGRAMS:
+        if program.id not in {"hello", *chosen.programs}:
+            continue
+        count = chosen.wakes * (2 if program.id == "hello" else 1)
+        print(f"{program.title}: {count} wakes, {chosen.deploys} deploys", flush=True)
+        woken[program.id] = wakes.measure(program, count).summaries()
+        deployed[program.id] = deploys.measure(program, chosen.deploys)
+    return {"wakes": woken, "deploys": deployed}
 
 
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     """Take all measurements, saying which is at work."""
     print("touching memory", flush=True)
     touch_memory(chosen.memory)
-    print(f"wakes ({chosen.wakes})", flush=True)
-    woken = wakes.measure(chosen.wakes).summaries()
+    results = measure_programs(chosen)
+    print("restores a second, memory", flush=True)
+    results |= {"restores": restores.measure(10.0), "memory": memory.measure()}
     print(f"commands ({chosen.runs} runs)", flush=True)
-    waited = commands.measure(chosen.runs)
+    results["commands"] = commands.measure(chosen.runs)
     print(f"requests per second ({chosen.rounds} rounds)", flush=True)
-    rates = throughput.measure(chosen.rounds, chosen.seconds)
-    return {"host": host(), "wakes": woken, "commands": waited, "throughput": rates}
+    results["throughput"] = throughput.measure(chosen.rounds, chosen.seconds)
+    return results | {"host": host(), "titles": TITLES | {"wake": "a wake"} | report.NAMES}
+
+
+def publish(results: dict[str, Any], kept: Path) -> None:
+    """Renew the tables and the plots of the documentation."""
+    DOCUMENT.write_text(report.replaced(DOCUMENT.read_text(), results))
+    python = INSTALLED / "venv" / "bin" / "python"
+    script = REPOSITORY / "bench" / "plots.py"
+    subprocess.run([str(python), str(script), str(kept), str(PLOTS)], check=True, timeout=120)
+
+
+def is_available() -> bool:
+    """Say whether set-up has built CRIU and the peers, and this is root."""
+    return CRIU.exists() and (INSTALLED / "venv").exists() and os.geteuid() == 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks; return the exit status."""
     chosen = parse(arguments)
-    if not plain.is_available():
-        print("bench: needs root and what 'make setup' builds", file=sys.stderr)
+    if not is_available():
+        print("bench: needs root and what 'make bench' installs", file=sys.stderr)
         return 1
     results = measure(chosen)
     RESULTS.mkdir(exist_ok=True)
     stamp = dt.datetime.now(tz=dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    (RESULTS / f"{stamp}.json").write_text(json.dumps(results, indent=2) + "\n")
+    kept = RESULTS / f"{stamp}.json"
+    kept.write_text(json.dumps(results, indent=2) + "\n")
     print(report.tables(results))
     if not chosen.no_document:
-        DOCUMENT.write_text(report.replaced(DOCUMENT.read_text(), results))
+        publish(results, kept)
     return 0
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same handlers without a sandbox: started fresh, and restored by CRIU's command line."""
+"""Programs that are started as any program is, and how long their first answer takes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -15,16 +16,12 @@ from typing import TYPE_CHECKING, Self
 
 from framework.clients import call
 from framework.mesh import free_port
-from framework.processes import Process, wait_until
-
-from . import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
-CRIU = REPOSITORY / ".prefix" / "lib" / "aetherless" / "criu"
 PYTHON = "/usr/bin/python3"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 PAUSE_S = 0.0002
 
 
@@ -36,7 +33,7 @@ def first_byte_s(port: int, began: float) -> float:
         if answer.ok:
             return connected - began + answer.first_byte_s
         if time.monotonic() - began > TIMEOUT_S:
-            raise TimeoutError(f"port {port}: {answer.error}")
+            raise TimeoutError(f"port {port}: {answer.error or answer.status}")
         time.sleep(PAUSE_S)
 
 
@@ -53,28 +50,21 @@ def ready_socket() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-class PlainProcess:
-    """A handler that runs on the host as any program does, on a port of its own.
+class StartedProcess:
+    """A program with a session of its own, ended with all of its group.
 
     Arguments:
-        handler: The handler's path.
-        ready: The socket for READY.
+        command: What is started.
+        port: Where it will listen.
+        environment: All of its environment.
     """
 
-    def __init__(self, handler: Path, ready: Path) -> None:
-        self.port = free_port()
-        interpreter = [PYTHON] if handler.suffix == ".py" else []
-        names = {"PORT", "AETHER_TRIGGER_PORT"}
+    def __init__(self, command: Sequence[str], port: int, environment: Mapping[str, str]) -> None:
+        self.port = port
         self.began = time.monotonic()
         self.child = subprocess.Popen(
-            [*interpreter, str(handler)],
-            env={
-                "PATH": "/usr/bin:/bin",
-                "AETHER_SOCKET": str(ready),
-                "AETHER_FUNCTION_ID": "plain",
-                "GODEBUG": "multipathtcp=0",
-                **dict.fromkeys(names, str(self.port)),
-            },
+            command,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -87,7 +77,9 @@ class PlainProcess:
 
     def __exit__(self, *_: object) -> None:
         """End it."""
-        self.child.kill()
+        # SAFETY: the child is not reaped before the wait below, so its id is its group's, and
+        # an id that fork returned to a parent is above 1.
+        os.killpg(self.child.pid, signal.SIGKILL)
         self.child.wait(TIMEOUT_S)
 
     def first_byte_s(self) -> float:
@@ -95,62 +87,29 @@ class PlainProcess:
         return first_byte_s(self.port, self.began)
 
 
-def fresh_start_ms(handler: Path, ready: Path) -> float:
-    """Start a handler and return when its first byte came, in milliseconds."""
-    with PlainProcess(handler, ready) as process:
-        return process.first_byte_s() * 1000
-
-
-class CommandLineRestore:
-    """Restores of a plain handler by ``criu restore``, from a dump made by ``criu dump``.
+def plain_process(
+    handler: Path, ready: Path, environment: Mapping[str, str] | None = None
+) -> StartedProcess:
+    """Start a handler on the host, on a port of its own, with what a sandbox would tell it.
 
     Arguments:
         handler: The handler's path.
         ready: The socket for READY.
+        environment: What its function declares.
     """
-
-    def __init__(self, handler: Path, ready: Path) -> None:
-        self.images = Path(tempfile.mkdtemp(prefix="aether-b", dir="/dev/shm"))
-        process = PlainProcess(handler, ready)
-        process.first_byte_s()
-        self.port = process.port
-        self.pid = process.child.pid
-        done = self.criu("dump", "-t", str(self.pid))
-        process.child.kill()
-        process.child.wait(TIMEOUT_S)
-        if done.returncode:
-            self.close()
-            raise RuntimeError(f"criu dump: {done.stdout[-2000:]}")
-
-    def criu(self, action: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run CRIU on the images."""
-        return subprocess.run(
-            [str(CRIU), action, "-D", str(self.images), "-v1", "--tcp-close", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-
-    def restore_ms(self) -> float:
-        """Restore, call, end; return the time from the start to the first byte, in milliseconds."""
-        began = time.monotonic()
-        done = self.criu("restore", "--restore-detached")
-        if done.returncode:
-            raise RuntimeError(f"criu restore: {done.stdout[-2000:]}")
-        took = first_byte_s(self.port, began) * 1000
-        restored = Process.of(self.pid)
-        restored.kill()
-        wait_until(lambda: not Path(f"/proc/{self.pid}").exists(), "the id is free again")
-        return took
-
-    def close(self) -> None:
-        """Remove the images."""
-        shutil.rmtree(self.images)
-
-
-def is_available() -> bool:
-    """Say whether set-up has built CRIU and this is root."""
-    return CRIU.exists() and os.geteuid() == 0
+    port = free_port()
+    interpreter = [PYTHON] if handler.suffix == ".py" else []
+    names = {"PORT", "AETHER_TRIGGER_PORT"}
+    return StartedProcess(
+        [*interpreter, str(handler)],
+        port,
+        {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(ready.parent),
+            "AETHER_SOCKET": str(ready),
+            "AETHER_FUNCTION_ID": "plain",
+            "GODEBUG": "multipathtcp=0",
+            **dict.fromkeys(names, str(port)),
+            **(environment or {}),
+        },
+    )

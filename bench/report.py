@@ -3,102 +3,236 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .peers import TITLES
+from .programs import PROGRAMS
+from .promises import promises
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .promises import Promise
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-WAKE_ROWS = {
-    "wake": "**wake**: connect to first byte, nothing running",
-    "restore": "of which restore: request to CRIU to its answer",
-    "request": "of which first SYN (kernel time) to request sent to CRIU",
-    "fresh_start": "the same handler started fresh, start to first byte",
-    "criu_command": "`criu restore` by its command line, start to first byte",
-}
 MODES = {"keep": "keep-alive", "new": "new connection per request"}
-PROGRAMS = {"hello": "examples/hello.py", "go": "Go net/http"}
+RATE_PROGRAMS = {"hello": "examples/hello.py", "go": "Go net/http"}
+TIMING = ("n", "p50", "p95", "p99", "min", "max")
+NAMES = {program.id: program.title for program in PROGRAMS}
 
 
-def milliseconds(value: float) -> str:
-    """Return a time for the table."""
+def rounded(value: float) -> str:
+    """Return a number with three digits that count."""
+    if value >= 100:  # digits, not a limit
+        return f"{value:.0f}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def mebibytes(value: float) -> str:
+    """Return a number of bytes in MiB."""
+    return rounded(value / (1 << 20))
+
+
+def row(*cells: object) -> str:
+    """Return a row of a table."""
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 def summary_row(label: str, summary: dict[str, float]) -> str:
     """Return a row of count, median, percentiles and extremes."""
-    shown = [milliseconds(summary[k]) for k in ("p50", "p95", "p99", "minimum", "maximum")]
-    return f"| {label} | {summary['count']} | {' | '.join(shown)} |"
+    shown = (rounded(summary[k]) for k in ("p50", "p95", "p99", "minimum", "maximum"))
+    return row(label, summary["count"], *shown)
 
 
 def table_of(rows: list[str], *heads: str) -> list[str]:
     """Return a table with its head."""
-    rule = "| --- |" + " ---: |" * (len(heads) - 1)
-    return ["| " + " | ".join(heads) + " |", rule, *rows, ""]
+    return [row(*heads), "| --- |" + " ---: |" * (len(heads) - 1), *rows, ""]
+
+
+def promise_row(promise: Promise) -> str:
+    """Return a promise with what was measured and whether it holds."""
+    sign = "≥" if promise.at_least else "≤"
+    holds = "yes" if promise.holds else "**no**"
+    value = rounded(promise.value)
+    return row(
+        promise.name, f"{sign} {promise.limit:g} {promise.unit}", f"{value} {promise.unit}", holds
+    )
+
+
+def promise_table(results: dict[str, Any]) -> list[str]:
+    """Return the table of all promises."""
+    rows = [promise_row(promise) for promise in promises(results)]
+    return table_of(rows, "promise", "limit", "measured", "holds")
+
+
+def hello_table(wakes: dict[str, Any]) -> list[str]:
+    """Return where the time of hello.py's wakes goes, and every other way beside it."""
+    hello = wakes["hello"]
+    rows = [
+        summary_row("**wake**: connect to first byte, nothing running", hello["wake"]),
+        summary_row("of which restore: request to CRIU to its answer", hello["restore"]),
+        summary_row("of which first SYN (kernel time) to request sent to CRIU", hello["request"]),
+        *(summary_row(TITLES[name], found) for name, found in hello["peers"].items()),
+    ]
+    return [
+        (
+            "Wakes of examples/hello.py, and other ways to a first answer: start to first byte, in "
+            f"milliseconds; {hello['retransmissions']} retransmissions."
+        ),
+        "",
+        *table_of(rows, "", *TIMING),
+    ]
+
+
+def program_rows(wakes: dict[str, Any]) -> Iterator[str]:
+    """Yield a row per program: its wakes beside its own start."""
+    for identity, found in wakes.items():
+        fresh, wake, restore = found["peers"]["fresh"], found["wake"], found["restore"]
+        yield row(
+            NAMES[identity],
+            wake["count"],
+            *(rounded(wake[k]) for k in ("p50", "p95", "p99")),
+            rounded(restore["p50"]),
+            rounded(fresh["p50"]),
+            f"1/{fresh['p50'] / wake['p50']:.1f}",
+            found["retransmissions"],
+        )
+
+
+def program_table(wakes: dict[str, Any]) -> list[str]:
+    """Return the table of all programs' wakes."""
+    heads = ("n", "p50", "p95", "p99", "of which restore", "its own start", "wake / start", "retr.")
+    return [
+        (
+            "Wakes of every program, connect to first byte with nothing running, in milliseconds, "
+            "beside the same handler started fresh in the same run (medians)."
+        ),
+        "",
+        *table_of(list(program_rows(wakes)), "", *heads),
+    ]
+
+
+def size_table(wakes: dict[str, Any]) -> list[str]:
+    """Return the table of snapshot sizes."""
+    rows = [
+        row(
+            NAMES[identity],
+            *(mebibytes(found["snapshot"][k]) for k in ("size_bytes", "resident_bytes")),
+            *(mebibytes(found["snapshot"][k]) for k in ("shared_bytes", "eager_bytes")),
+        )
+        for identity, found in wakes.items()
+    ]
+    heads = ("snapshot on disk", "program's memory at the dump", "shared by clones", "copied")
+    return ["Snapshots, in MiB.", "", *table_of(rows, "", *heads)]
+
+
+def deploy_table(deploys: dict[str, Any]) -> list[str]:
+    """Return the table of deploys."""
+    rows = [
+        row(
+            NAMES[identity],
+            found["total"]["count"],
+            *(rounded(found[k]["p50"]) for k in ("total", "own", "added")),
+            rounded(found["added"]["maximum"]),
+        )
+        for identity, found in deploys.items()
+    ]
+    heads = ("n", "deploy", "of which the handler's own start and warm-up", "added", "added, max")
+    return [
+        "Deploys of a changed revision, from the declaration to the switch, in milliseconds.",
+        "",
+        *table_of(rows, "", *heads),
+    ]
+
+
+def memory_lines(results: dict[str, Any]) -> list[str]:
+    """Return what is kept in memory, and how many restores a second are sustained."""
+    found, restores = results["memory"], results["restores"]
+    services = ", ".join(f"{n} {mebibytes(size)}" for n, size in found["services"].items())
+    return [
+        (
+            f"- Armed sandbox of hello.py: {mebibytes(found['armed_charged'])} MiB charged to "
+            f"its cgroup, kernel objects included; PSS of its init {mebibytes(found['init'])} MiB "
+            f"and of its waiting criu {mebibytes(found['criu'])} MiB, mostly program text."
+        ),
+        (
+            f"- The four services, PSS: {mebibytes(sum(found['services'].values()))} MiB together "
+            f"({services})."
+        ),
+        (
+            f"- Restores sustained for {restores['seconds']:.0f} s, with {restores['functions']} "
+            "copies of hello.py called, answered and evicted in turn: "
+            f"{restores['per_second']:.0f} a second."
+        ),
+        "",
+    ]
 
 
 def rate_row(program: str, mode: str, found: dict[str, Any]) -> str:
     """Return a row of both rates and their ratio with its spread."""
     plain, trigger, ratio = found["plain"], found["trigger"], found["ratio"]
-    return (
-        f"| {PROGRAMS[program]}, {MODES[mode]} | {plain['median']:.0f} | {trigger['median']:.0f} "
-        f"| {ratio['median']:.1%} | {ratio['low']:.1%} to {ratio['high']:.1%} "
-        f"| {milliseconds(found['plain_p99_ms'])} / {milliseconds(found['trigger_p99_ms'])} |"
+    return row(
+        f"{RATE_PROGRAMS[program]}, {MODES[mode]}",
+        f"{plain['median']:.0f}",
+        f"{trigger['median']:.0f}",
+        f"{ratio['median']:.1%}",
+        f"{ratio['low']:.1%} to {ratio['high']:.1%}",
+        f"{rounded(found['plain_p99_ms'])} / {rounded(found['trigger_p99_ms'])}",
     )
 
 
-def promise_rows(results: dict[str, Any]) -> list[str]:
-    """Return each promise with what was measured and whether it holds."""
-    wakes, commands, rates = results["wakes"], results["commands"], results["throughput"]
-    keep = min(found["keep"]["ratio"]["median"] for found in rates.values())
-    checks = (
-        ("wake, median", wakes["wake"]["p50"], 16, "ms"),
-        ("first SYN to request sent, median", wakes["request"]["p50"], 0.3, "ms"),
-        ("`aetherctl --help`, median", commands["help"]["p50"], 100, "ms"),
-        ("`aetherctl list`, median", commands["list"]["p50"], 250, "ms"),
-    )
+def rate_table(throughput: dict[str, Any]) -> list[str]:
+    """Return the table of requests per second."""
     rows = [
-        f"| {name} | ≤ {limit} {unit} | {milliseconds(value)} {unit} "
-        f"| {'yes' if value <= limit else '**no**'} |"
-        for name, value, limit, unit in checks
+        rate_row(name, mode, found[mode]) for name, found in throughput.items() for mode in MODES
     ]
-    kept = "yes" if keep >= 0.85 else "**no**"
     return [
-        *rows,
-        f"| keep-alive requests/s, ratio, the worse | ≥ 85 % | {keep:.1%} | {kept} |",
-    ]
-
-
-def tables(results: dict[str, Any]) -> str:
-    """Return all tables as Markdown."""
-    host = results["host"]
-    timing = ("n", "p50", "p95", "p99", "min", "max")
-    wakes, commands = results["wakes"], results["commands"]
-    wake_rows = [summary_row(label, wakes[name]) for name, label in WAKE_ROWS.items()]
-    command_rows = [summary_row(f"`aetherctl {n}`", commands[n]) for n in ("help", "list")]
-    command_rows[0] = command_rows[0].replace("aetherctl help", "aetherctl --help")
-    rate_rows = [
-        rate_row(program, mode, found[mode])
-        for program, found in results["throughput"].items()
-        for mode in MODES
-    ]
-    lines = [
-        (
-            f"Measured on {host['date']}: {host['processors']} cores ({host['model']}), "
-            f"{host['memory_gib']} GiB, Linux {host['kernel']}, CRIU {host['criu']}, "
-            f"Python {host['python']}; commit {host['commit']}."
-        ),
-        "",
-        *table_of(promise_rows(results), "promise", "limit", "measured", "holds"),
-        f"Wakes of examples/hello.py, in milliseconds; {wakes['retransmissions']} retransmissions.",
-        "",
-        *table_of(wake_rows, "", *timing),
-        "Commands, wall time in milliseconds.",
-        "",
-        *table_of(command_rows, "", *timing),
         (
             "Requests per second, 16 connections: on the host's loopback without a sandbox, and "
             "through the trigger port; medians of rounds in turn, ratio of neighbouring rounds."
         ),
         "",
-        *table_of(rate_rows, "", "plain", "trigger port", "ratio", "spread", "p99 ms"),
+        *table_of(rows, "", "plain", "trigger port", "ratio", "spread", "p99 ms"),
+    ]
+
+
+def command_table(commands: dict[str, Any]) -> list[str]:
+    """Return the table of commands."""
+    labels = {"help": "`aetherctl --help`", "list": "`aetherctl list`"}
+    rows = [summary_row(labels[name], found) for name, found in commands.items()]
+    return ["Commands, wall time in milliseconds.", "", *table_of(rows, "", *TIMING)]
+
+
+def host_line(host: dict[str, Any]) -> str:
+    """Return what the numbers depend on."""
+    return (
+        f"Measured on {host['date']}: {host['processors']} cores ({host['model']}), "
+        f"{host['memory_gib']} GiB, Linux {host['kernel']}, CRIU {host['criu']}, "
+        f"Python {host['python']}; commit {host['commit']}."
+    )
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Return all tables as Markdown."""
+    wakes = results["wakes"]
+    plots = [
+        "![first answers of hello.py](plots/hello.svg)",
+        "",
+        "![wakes](plots/programs.svg)",
+        "",
+    ]
+    lines = [
+        host_line(results["host"]),
+        "",
+        *promise_table(results),
+        *plots,
+        *hello_table(wakes),
+        *program_table(wakes),
+        *size_table(wakes),
+        *deploy_table(results["deploys"]),
+        *memory_lines(results),
+        *command_table(results["commands"]),
+        *rate_table(results["throughput"]),
     ]
     return "\n".join(lines)
 

@@ -13,7 +13,7 @@ from framework.mesh import Function, Orchestrator
 from framework.programs import handler
 
 from . import REPOSITORY
-from .plain import PlainProcess, ready_socket
+from .plain import plain_process, ready_socket
 from .samples import Spread
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def measure_program(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     with (
         Orchestrator([function]) as mesh,
         ready_socket() as ready,
-        PlainProcess(program, ready) as plain,
+        plain_process(program, ready) as plain,
     ):
         mesh.up()
         plain.first_byte_s()
