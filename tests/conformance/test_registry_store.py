@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aetherless_registry.memory_store import MemoryStore
-from aetherless_registry.sqlite_store import SchemaError, SqliteStore
+from aetherless_registry.schema import SchemaError
+from aetherless_registry.sqlite_store import SqliteStore
 from aetherless_registry.store import (
     DEPLOYED,
     DEPLOYING,

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aetherless_registry.names import golden_id, instance_id, snapshot_id
-from aetherless_registry.plan import (
+from aetherless_registry.desired import (
     Desired,
     Observed,
     ObservedInstance,
     ObservedRoute,
     Step,
     StepKind,
-    next_step,
 )
+from aetherless_registry.names import golden_id, instance_id, snapshot_id
+from aetherless_registry.plan import next_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions: declared, moved and deleted here alone, each change stored before it is told."""
+"""The functions as stored: read, changed and watched here, each change told once it is stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 
 from aetherless.registry.v1 import function_pb2, registry_service_pb2
 from aetherless_common.watch import Broadcaster, Subscription
-from aetherless_registry import declare, errors, names, resources
+from aetherless_registry import errors, names, resources
 from aetherless_registry.machine import FunctionMachine, FunctionState
 from aetherless_registry.store import (
     DEPLOYED,
@@ -27,7 +27,7 @@ from aetherless_registry.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aetherless_common.errors import AetherlessError
     from aetherless_registry.machine import Activity
@@ -61,22 +61,21 @@ class Catalog:
     """
 
     def __init__(self, store: Store, view: View, clock: Callable[[], int] = time.time_ns) -> None:
-        self._store = store
+        self.store = store
         self._view = view
-        self._clock = clock
-        # Holds from before a commit until it is told, so that revisions are told in order.
-        self._lock = threading.RLock()
+        self.clock = clock
+        # Holds from before a commit until it is told, so that revisions are told in order; and
+        # while what is to be stored depends on what is stored.
+        self.lock = threading.RLock()
         self._news: Broadcaster[News] = Broadcaster()
         # Functions that were seen to be as they are declared since this process began.
-        self._seen: set[str] = set()
-        # Told of each function that was declared anew or wished away, after that is stored.
-        self.on_declared: Callable[[str], None] = lambda _: None
+        self.seen: set[str] = set()
 
     # Reading
 
     def find(self, function_id: str) -> FunctionRecord | None:
         """Return a function as stored, or None."""
-        return self._store.get(function_id)
+        return self.store.get(function_id)
 
     def get(self, function_id: str) -> FunctionRecord:
         """Return a function as stored.
@@ -84,14 +83,14 @@ class Catalog:
         Raises:
             NotFound: FUNCTION_NOT_FOUND.
         """
-        record = self._store.get(function_id)
+        record = self.store.get(function_id)
         if record is None:
             raise errors.function_not_found(function_id)
         return record
 
     def records(self) -> tuple[Sequence[FunctionRecord], int]:
         """Return all functions by id, and the revision of the list."""
-        return self._store.list()
+        return self.store.list()
 
     def message(self, record: FunctionRecord) -> function_pb2.Function:
         """Return a function as its contract has it, with its instances."""
@@ -107,10 +106,10 @@ class Catalog:
         Raises:
             OutOfRange: REVISION_COMPACTED.
         """
-        with self._lock:
+        with self.lock:
             subscription = self._news.subscribe(limit)
             try:
-                return subscription, self._past(start_revision), self._store.revision()
+                return subscription, self._past(start_revision), self.store.revision()
             except BaseException:
                 subscription.close()
                 raise
@@ -118,88 +117,23 @@ class Catalog:
     def _past(self, start_revision: int) -> list[News]:
         """Return what a watcher has to know before the first news."""
         if start_revision == 0:
-            records, _ = self._store.list()
+            records, _ = self.store.list()
             return [
                 self._told(Change(each.mod_revision, removed=False, record=each))
                 for each in records
             ]
         try:
-            changes = self._store.changes(start_revision)
+            changes = self.store.changes(start_revision)
         except CompactedError as error:
             raise errors.revision_compacted(error.compact_revision) from error
         return [self._told(change) for change in changes]
-
-    # Declaring
-
-    def apply(
-        self, request: registry_service_pb2.ApplyConfigRequest
-    ) -> registry_service_pb2.ApplyConfigResponse:
-        """Declare functions, all or none; a repeated request gets its first answer.
-
-        Raises:
-            InvalidArgument: CONFIG_INVALID, or INVALID_ARGUMENT for a request id used twice.
-            FailedPrecondition: PORT_IN_USE.
-            Aborted: OPERATION_IN_PROGRESS, a function is being deleted.
-        """
-        with self._lock:
-            repeated = declare.remembered(self._store, request)
-            if repeated is not None:
-                return repeated
-            stored = {record.function_id: record for record in self._store.list()[0]}
-            wanted = declare.declare(stored, request, self._clock(), self._seen)
-            response = registry_service_pb2.ApplyConfigResponse()
-
-            def answer(changes: Sequence[Change]) -> Answer:
-                self._respond(response, request, stored, changes)
-                return declare.answer(request, response)
-
-            writes = [Write(record) for record in wanted]
-            if request.request_id:
-                changes = self._commit(writes, answer)
-            else:
-                changes = self._commit(writes)
-                self._respond(response, request, stored, changes)
-        for change in changes:
-            self.on_declared(change.record.function_id)
-        return response
-
-    def _respond(
-        self,
-        response: registry_service_pb2.ApplyConfigResponse,
-        request: registry_service_pb2.ApplyConfigRequest,
-        stored: Mapping[str, FunctionRecord],
-        changes: Sequence[Change],
-    ) -> None:
-        """Fill in the answer to a declaration from what it changed."""
-        functions = {**stored, **{change.record.function_id: change.record for change in changes}}
-        response.functions.extend(
-            self.message(functions[spec.function_id]) for spec in request.functions
-        )
-        response.revision = changes[-1].revision if changes else self._store.revision()
-
-    def delete(self, function_id: str, expected_etag: str = "") -> int:
-        """Store the wish that a function be gone; return the store's revision.
-
-        Raises:
-            NotFound: FUNCTION_NOT_FOUND.
-            Aborted: ETAG_MISMATCH.
-        """
-        with self._lock:
-            record = self.get(function_id)
-            actual = resources.etag(record)
-            if expected_etag and expected_etag != actual:
-                raise errors.etag_mismatch(function_id, expected_etag, actual)
-            self._update(record, deleting=True)
-            revision = self._store.revision()
-        self.on_declared(function_id)
-        return revision
 
     # What became of it
 
     def enter_step(self, function_id: str, revision: int, step: str) -> None:
         """Note the step that a deploy, or the repair of one, is at."""
-        with self._lock:
-            self._seen.discard(function_id)
+        with self.lock:
+            self.seen.discard(function_id)
             self._progress(
                 function_id, revision, deploy_state=DEPLOYING, deploy_step=step, deploy_error=b""
             )
@@ -228,11 +162,11 @@ class Catalog:
 
     def complete_deploy(self, function_id: str, revision: int) -> None:
         """Note that a declared revision is deployed, routed and serves."""
-        with self._lock:
-            record = self._store.get(function_id)
+        with self.lock:
+            record = self.store.get(function_id)
             if record is None or record.revision != revision:
                 return
-            self._update(
+            self.update(
                 record,
                 deploy_state=DEPLOYED,
                 deploy_step="",
@@ -243,27 +177,27 @@ class Catalog:
 
     def confirm(self, function_id: str) -> None:
         """Note that a function was seen to be as it is declared."""
-        with self._lock:
-            self._seen.add(function_id)
+        with self.lock:
+            self.seen.add(function_id)
 
     def forget(self, function_id: str) -> None:
         """Remove a function that is wished away and has nothing left."""
-        with self._lock:
-            self._seen.discard(function_id)
-            record = self._store.get(function_id)
+        with self.lock:
+            self.seen.discard(function_id)
+            record = self.store.get(function_id)
             if record is not None and record.deleting:
-                self._commit([Write(replace(record, update_time_ns=self._clock()), remove=True)])
+                self.commit([Write(replace(record, update_time_ns=self.clock()), remove=True)])
 
     def observe(self, function_id: str, activities: Iterable[Activity]) -> None:
         """Move a function to the state that its instances show it to be in."""
-        with self._lock:
-            record = self._store.get(function_id)
+        with self.lock:
+            record = self.store.get(function_id)
             if record is None:
                 return
             machine = FunctionMachine(FunctionState(record.state))
             for state in machine.observe(activities):
                 log.info("moved", function=function_id, origin=record.state, target=state.value)
-                record = self._update(record, state=state.value)
+                record = self.update(record, state=state.value)
 
     # Telling
 
@@ -283,41 +217,41 @@ class Catalog:
 
     def _tell(self, function_id: str, event: registry_service_pb2.FunctionEvent) -> None:
         """Publish an event that is not kept."""
-        with self._lock:
-            record = self._store.get(function_id)
+        with self.lock:
+            record = self.store.get(function_id)
             if record is None:
                 return
             event.function.CopyFrom(self.message(record))
-            news = News(self._store.revision(), function_id, event, revisioned=False)
+            news = News(self.store.revision(), function_id, event, revisioned=False)
             self._news.publish(news)
 
     def _progress(self, function_id: str, revision: int, **changes: Any) -> None:
         """Change a function unless it was declared anew since ``revision``."""
-        with self._lock:
-            record = self._store.get(function_id)
+        with self.lock:
+            record = self.store.get(function_id)
             if record is not None and record.revision == revision:
-                self._update(record, **changes)
+                self.update(record, **changes)
 
-    def _update(self, record: FunctionRecord, **changes: Any) -> FunctionRecord:
+    def update(self, record: FunctionRecord, **changes: Any) -> FunctionRecord:
         """Store a changed record and tell it; nothing happens when nothing changed."""
         changed = replace(record, **changes)
         if changed == record:
             return record
-        write = Write(replace(changed, update_time_ns=self._clock()))
-        return self._commit([write])[0].record
+        write = Write(replace(changed, update_time_ns=self.clock()))
+        return self.commit([write])[0].record
 
-    def _commit(
+    def commit(
         self,
         writes: Sequence[Write],
         answer: Callable[[Sequence[Change]], Answer] | None = None,
     ) -> Sequence[Change]:
         """Store changes, then tell them."""
-        changes = self._store.commit(writes, answer)
+        changes = self.store.commit(writes, answer)
         for change in changes:
             self._news.publish(self._told(change))
             if change.revision % COMPACT_EVERY == 0:
-                self._store.compact(change.revision - KEEP_CHANGES)
-                self._store.forget_answers(KEEP_ANSWERS)
+                self.store.compact(change.revision - KEEP_CHANGES)
+                self.store.forget_answers(KEEP_ANSWERS)
         return changes
 
     def _told(self, change: Change) -> News:

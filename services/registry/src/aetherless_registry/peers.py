@@ -22,7 +22,7 @@ from aetherless.snapshotter.v1 import (
 )
 from aetherless_common.channels import connect
 from aetherless_registry import names, resources
-from aetherless_registry.plan import Observed, ObservedInstance, ObservedRoute
+from aetherless_registry.desired import Observed, ObservedInstance, ObservedRoute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,81 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives the other services to what is desired: observe, plan one step, do it, again.
+"""Drives the other services to what is desired: which function is worked on, when and by whom.
 
-A few threads take functions from a queue, each function by one thread at a time. Nothing is
-remembered between two steps but in the store: whoever dies here is replaced by the next look.
+A few threads take functions from a queue, each function by one thread at a time; ``advance`` has
+the steps. Whoever dies here is replaced by the next look.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import structlog
 
-from aetherless.registry.v1 import function_pb2
-from aetherless_common.errors import (
-    Aborted,
-    AetherlessError,
-    DeadlineExceeded,
-    Internal,
-    Unavailable,
-)
-from aetherless_registry import names, resources
-from aetherless_registry.plan import Desired, Step, StepKind, next_step
-from aetherless_registry.steps import InterruptedStepError, StepRunner
-from aetherless_registry.store import DEPLOYING, FAILED
+from aetherless_registry.advance import FIRST_RETRY_S, Advancer, RetryLaterError
 from aetherless_registry.workqueue import WorkQueue
 
 if TYPE_CHECKING:
     from aetherless_registry.catalog import Catalog
-    from aetherless_registry.peers import Peers, World
-    from aetherless_registry.store import FunctionRecord
+    from aetherless_registry.peers import Peers
     from aetherless_registry.view import View
 
 log = structlog.get_logger()
 WORKERS = 8
 RESYNC_PERIOD_S = 30.0
-FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 1.0
 JOIN_S = 3.0
-# What may pass is tried again; after this many times in one deploy it is the deploy's failure.
-ATTEMPTS = 3
-# The world was not any more as it was observed: somebody died, or was deleted, in between.
-OUTDATED = frozenset(
-    {
-        "ENDPOINT_EXISTS",
-        "ENDPOINT_IN_USE",
-        "ENDPOINT_NOT_FOUND",
-        "INSTANCE_NOT_FOUND",
-        "INVALID_STATE_TRANSITION",
-        "NETNS_UNREACHABLE",
-        "SNAPSHOT_NOT_FOUND",
-    }
-)
 # The key of the look at everything; no function has an empty id.
 EVERYTHING = ""
-
-_DEPLOY_STEPS = frozenset(
-    {
-        StepKind.CREATE_GOLDEN,
-        StepKind.ATTACH_GOLDEN,
-        StepKind.CREATE_SNAPSHOT,
-        StepKind.DELETE_GOLDEN,
-        StepKind.CREATE_INSTANCE,
-        StepKind.ATTACH_INSTANCE,
-        StepKind.ARM_INSTANCE,
-        StepKind.SET_ROUTE,
-    }
-)
-
-
-class RetryLaterError(Exception):
-    """What is to be done can't be done now; ``delay`` in seconds, None for a growing one."""
-
-    def __init__(self, cause: str, delay: float | None = None) -> None:
-        super().__init__(cause)
-        self.delay = delay
 
 
 class Reconciler:
@@ -89,22 +40,13 @@ class Reconciler:
 
     def __init__(self, catalog: Catalog, peers: Peers, view: View) -> None:
         self._catalog = catalog
-        self._peers = peers
-        self._view = view
-        self._runner = StepRunner(peers, catalog)
+        self._advancer = Advancer(catalog, peers, view, self.enqueue, self._progressed)
         self._queue = WorkQueue()
         self._stopping = threading.Event()
         self._adopted = False
         self._at_start: frozenset[str] = frozenset()
-        # Failures in a row of each key; and of a whole deploy, those that might have passed.
+        # Failures in a row of each key.
         self._failures: dict[str, int] = {}
-        self._faults: dict[str, int] = {}
-        # Snapshots, by function and revision, that are to be made anew; and those that were.
-        self._spoiled: set[tuple[str, int]] = set()
-        self._remade: set[tuple[str, int]] = set()
-        # When the wait for each instance began, and which are waited for no more.
-        self._drains: dict[str, float] = {}
-        self._impatient: set[str] = set()
         self._threads = [
             threading.Thread(target=self._work, name=f"reconcile-{n}", daemon=True)
             for n in range(WORKERS)
@@ -121,14 +63,14 @@ class Reconciler:
         """End the threads; steps under way are done by whoever comes next."""
         self._stopping.set()
         self._queue.close()
-        self._runner.interrupt_all()
+        self._advancer.stop()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(JOIN_S)
 
     def declared(self, function_id: str) -> None:
         """Take note that a function was declared anew or wished away."""
-        self._runner.interrupt(function_id)
+        self._advancer.interrupt(function_id)
         self.enqueue(function_id)
 
     def enqueue(self, function_id: str) -> None:
@@ -154,7 +96,7 @@ class Reconciler:
             if key == EVERYTHING:
                 self._look_at_everything()
             elif self._adopted:
-                self._reconcile(key)
+                self._advancer.advance(key)
             else:
                 self._queue.add(key, FIRST_RETRY_S)
                 return
@@ -168,7 +110,11 @@ class Reconciler:
             log.exception("failed", function=key)
             self._queue.add(key, self._backoff(key))
         else:
-            self._failures.pop(key, None)
+            self._progressed(key)
+
+    def _progressed(self, key: str) -> None:
+        """Begin to count failures anew."""
+        self._failures.pop(key, None)
 
     def _backoff(self, key: str) -> float:
         """Return how long to wait after one more failure in a row."""
@@ -179,220 +125,14 @@ class Reconciler:
 
     def _look_at_everything(self) -> None:
         """Queue every function, and what is there of functions that nobody declares."""
-        world = self._observe(EVERYTHING)
+        world = self._advancer.observe(EVERYTHING)
         if not self._adopted:
             # What is there now was made by a registry before this one, so only what was stored
             # when this one started can explain it; a function declared since can't.
             for function_id in world.owners() - self._at_start:
-                self._remove_stranger(function_id)
+                self._advancer.remove_stranger(function_id)
             self._adopted = True
         declared = {record.function_id for record in self._catalog.records()[0]}
         for function_id in declared | world.owners():
             self._queue.add(function_id)
         self._queue.add(EVERYTHING, RESYNC_PERIOD_S)
-
-    def _remove_stranger(self, function_id: str) -> None:
-        """Remove all that is there of a function that was not stored."""
-        log.warning("stranger", function=function_id)
-        while not self._stopping.is_set():
-            world = self._observe(function_id)
-            step = next_step(_ghost(function_id), world.observed(function_id))
-            if step is None or step.kind is StepKind.FORGET:
-                return
-            self._remove(function_id, step, None, world)
-
-    # One function
-
-    def _reconcile(self, function_id: str) -> None:
-        """Take steps until the function is as it shall be."""
-        while not self._stopping.is_set():
-            record = self._catalog.find(function_id)
-            world = self._observe(function_id)
-            if record != self._catalog.find(function_id):
-                continue
-            desired = self._desired(record) if record else _ghost(function_id)
-            step = next_step(desired, world.observed(function_id))
-            if step is None or step.kind is StepKind.MARK_SERVING:
-                if record:
-                    self._settle(record)
-                if step is None:
-                    self._faults.pop(function_id, None)
-                    return
-            elif step.kind is StepKind.FORGET:
-                self._catalog.forget(function_id)
-                return
-            else:
-                self._take(function_id, step, record, world, desired)
-
-    def _settle(self, record: FunctionRecord) -> None:
-        """Note that a function is as it is declared."""
-        self._failures.pop(record.function_id, None)
-        self._catalog.confirm(record.function_id)
-        if record.deploy_state == DEPLOYING:
-            self._catalog.complete_deploy(record.function_id, record.revision)
-
-    def _take(
-        self,
-        function_id: str,
-        step: Step,
-        record: FunctionRecord | None,
-        world: World,
-        desired: Desired,
-    ) -> None:
-        """Do one step of a function."""
-        if step.kind is StepKind.AWAIT_PORT:
-            self.enqueue(world.routes[step.port].function_id)
-            raise RetryLaterError(f"port {step.port} is not free yet", FIRST_RETRY_S)
-        if step.kind is StepKind.DRAIN_INSTANCE:
-            self._drain(function_id, step, record, world)
-        elif record and step.revision == desired.target and step.kind in _DEPLOY_STEPS:
-            self._deploy(function_id, step, record, world, desired)
-        else:
-            self._remove(function_id, step, record, world)
-
-    def _deploy(
-        self,
-        function_id: str,
-        step: Step,
-        record: FunctionRecord,
-        world: World,
-        desired: Desired,
-    ) -> None:
-        """Do one step forward; its failure is the deploy's."""
-        if not desired.failed:
-            self._catalog.enter_step(function_id, record.revision, step.kind.value)
-        begun = time.monotonic()
-        self._tell(function_id, step, function_pb2.PROGRESS_STATE_STARTED)
-        try:
-            self._runner.run(function_id, step, record, world)
-        except InterruptedStepError:
-            log.info("interrupted", function=function_id, step=step.kind.value)
-            return
-        except AetherlessError as error:
-            self._retry_if_passing(function_id, error)
-            self._tell(function_id, step, function_pb2.PROGRESS_STATE_FAILED, begun, error.message)
-            self._fail(function_id, step, record, desired, error)
-            return
-        self._failures.pop(function_id, None)
-        self._tell(function_id, step, function_pb2.PROGRESS_STATE_DONE, begun)
-        log.info("stepped", function=function_id, step=step.kind.value, revision=step.revision)
-
-    def _fail(
-        self,
-        function_id: str,
-        step: Step,
-        record: FunctionRecord,
-        desired: Desired,
-        error: AetherlessError,
-    ) -> None:
-        """Note a failed deploy, or have a snapshot made anew that this host can't use any more."""
-        key = (function_id, step.revision)
-        log.warning("deploy failed", function=function_id, step=step.kind.value, error=str(error))
-        if error.reason == "SNAPSHOT_INCOMPATIBLE" and key not in self._remade:
-            self._spoiled.add(key)
-            return
-        self._failures.pop(function_id, None)
-        self._catalog.fail_deploy(
-            function_id, record.revision, step.kind.value, error, lost=desired.repairing
-        )
-
-    def _remove(
-        self, function_id: str, step: Step, record: FunctionRecord | None, world: World
-    ) -> None:
-        """Do one step of undoing; it is tried until it succeeds."""
-        try:
-            self._runner.run(function_id, step, record, world)
-        except AetherlessError as error:
-            failed = record and record.deleting and not _passes(error)
-            if record and failed:
-                self._catalog.fail_deploy(
-                    function_id, record.revision, step.kind.value, error, lost=False
-                )
-            raise RetryLaterError(f"{step.kind.value}: {error}") from error
-        self._failures.pop(function_id, None)
-        if step.kind is StepKind.DELETE_SNAPSHOT and (function_id, step.revision) in self._spoiled:
-            self._spoiled.discard((function_id, step.revision))
-            self._remade.add((function_id, step.revision))
-        name = names.instance_id(function_id, step.revision)
-        if step.kind is StepKind.DELETE_INSTANCE:
-            self._impatient.discard(name)
-            self._drains.pop(name, None)
-        log.info("undone", function=function_id, step=step.kind.value, revision=step.revision)
-
-    def _drain(
-        self, function_id: str, step: Step, record: FunctionRecord | None, world: World
-    ) -> None:
-        """Wait until an instance has answered what it was asked, as long as a request may take."""
-        name = names.instance_id(function_id, step.revision)
-        begun = self._drains.setdefault(name, time.monotonic())
-        limit = resources.decode_spec(record.spec).timeout.ToSeconds() + 1 if record else 0
-        try:
-            self._runner.run(function_id, step, record, world)
-        except AetherlessError as error:
-            in_time = time.monotonic() - begun < limit
-            if in_time and (_passes(error) or error.reason == "REQUEST_IN_FLIGHT"):
-                raise RetryLaterError(str(error), FIRST_RETRY_S) from error
-            log.warning("not drained", instance=name, error=str(error))
-            self._impatient.add(name)
-
-    def _retry_if_passing(self, function_id: str, error: AetherlessError) -> None:
-        """Leave for later what a service that comes back, or that is done, will answer."""
-        if _passes(error):
-            raise RetryLaterError(str(error)) from error
-        attempts = self._faults[function_id] = self._faults.get(function_id, 0) + 1
-        may_pass = isinstance(error, Internal) or error.reason in OUTDATED
-        if may_pass and attempts < ATTEMPTS:
-            raise RetryLaterError(str(error)) from error
-        del self._faults[function_id]
-
-    def _observe(self, function_id: str) -> World:
-        """Look at what there is."""
-        try:
-            world = self._peers.world(function_id)
-        except AetherlessError as error:
-            raise RetryLaterError(str(error)) from error
-        self._view.put_endpoints(world.endpoints.values())
-        return world
-
-    def _desired(self, record: FunctionRecord) -> Desired:
-        """Return what shall be of a declared function."""
-        failed = record.deploy_state == FAILED
-        target = record.serving_revision if failed else record.revision
-        serving = resources.decode_spec(record.serving_spec)
-        return Desired(
-            function=record.function_id,
-            revision=record.revision,
-            port=resources.decode_spec(record.spec).trigger_port,
-            serving_revision=record.serving_revision,
-            serving_port=serving.trigger_port,
-            failed=failed,
-            deleting=record.deleting,
-            spoiled=(record.function_id, target) in self._spoiled,
-            impatient=frozenset(self._impatient),
-        )
-
-    def _tell(
-        self,
-        function_id: str,
-        step: Step,
-        state: function_pb2.ProgressState.ValueType,
-        begun: float | None = None,
-        detail: str = "",
-    ) -> None:
-        """Tell watchers where a step stands."""
-        progress = function_pb2.DeployProgress(step=step.kind.value, state=state, detail=detail)
-        if begun is not None:
-            progress.duration.FromMicroseconds(round((time.monotonic() - begun) * 1e6))
-        self._catalog.tell_progress(function_id, progress)
-
-
-def _ghost(function_id: str) -> Desired:
-    """Return what shall be of a function that nobody declares: nothing."""
-    return Desired(function=function_id, revision=0, port=0, deleting=True)
-
-
-def _passes(error: AetherlessError) -> bool:
-    """Tell whether an error passes by itself: a service restarts, or is at work on the thing."""
-    if isinstance(error, DeadlineExceeded):
-        return error.reason == "PEER_TIMEOUT"
-    return isinstance(error, (Unavailable, Aborted))

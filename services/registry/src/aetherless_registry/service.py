@@ -11,12 +11,14 @@ import structlog
 from aetherless.registry.v1 import registry_service_pb2_grpc
 from aetherless_common.errors import Internal
 from aetherless_registry.catalog import Catalog
+from aetherless_registry.declarations import Declarations
 from aetherless_registry.observer import Observer
 from aetherless_registry.operations import Operations
 from aetherless_registry.peers import Peers
 from aetherless_registry.reconciler import Reconciler
+from aetherless_registry.schema import SchemaError
 from aetherless_registry.servicer import RegistryServicer
-from aetherless_registry.sqlite_store import SchemaError, SqliteStore
+from aetherless_registry.sqlite_store import SqliteStore
 from aetherless_registry.view import View
 
 if TYPE_CHECKING:
@@ -73,10 +75,10 @@ class _Parts:
         view = View()
         self._catalog = Catalog(store, view)
         self._reconciler = Reconciler(self._catalog, self._peers, view)
-        self._catalog.on_declared = self._reconciler.declared
         self._observer = Observer(self._catalog, self._peers, view, self._reconciler)
         operations = Operations(self._catalog, self._peers, view, self._observer)
-        self.servicer = RegistryServicer(self._catalog, operations)
+        declarations = Declarations(self._catalog, self._reconciler.declared)
+        self.servicer = RegistryServicer(self._catalog, declarations, operations)
 
     def start(self) -> None:
         """Start the threads."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aetherless_common.watch import Subscription
     from aetherless_registry.catalog import Catalog, News
+    from aetherless_registry.declarations import Declarations
     from aetherless_registry.operations import Operations
 
 WATCH_QUEUE = 1024
@@ -32,6 +33,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
 
     Args:
         catalog: the functions.
+        declarations: changes what is declared.
         operations: what can be done to one that is deployed.
         mark_s: how often a watcher that asked for it is told where it is, in seconds.
         watch_queue: how many events may wait for a watcher.
@@ -40,11 +42,13 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
     def __init__(
         self,
         catalog: Catalog,
+        declarations: Declarations,
         operations: Operations,
         mark_s: float = PROGRESS_MARK_S,
         watch_queue: int = WATCH_QUEUE,
     ) -> None:
         self._catalog = catalog
+        self._declarations = declarations
         self._operations = operations
         self._mark_s = mark_s
         self._watch_queue = watch_queue
@@ -55,7 +59,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         context: grpc.ServicerContext,
     ) -> registry_service_pb2.ApplyConfigResponse:
         """Declare functions."""
-        return self._catalog.apply(request)
+        return self._declarations.apply(request)
 
     def GetFunction(
         self,
@@ -88,7 +92,7 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         context: grpc.ServicerContext,
     ) -> registry_service_pb2.DeleteFunctionResponse:
         """Store the wish that a function be gone."""
-        revision = self._catalog.delete(function_id_of(request.name), request.etag)
+        revision = self._declarations.delete(function_id_of(request.name), request.etag)
         return registry_service_pb2.DeleteFunctionResponse(revision=revision)
 
     def WatchFunctions(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aetherless_registry import schema
 from aetherless_registry.store import (
     Answer,
     Change,
@@ -31,55 +32,19 @@ if TYPE_CHECKING:
 
     from aetherless_registry.store import MakeAnswer
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 PRIVATE_FILE = 0o600
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(FunctionRecord))
 _COLUMNS = ", ".join(_FIELDS)
 _MARKS = ", ".join("?" for _ in _FIELDS)
-_TYPES = """
-    function_id      TEXT NOT NULL,
-    spec             BLOB NOT NULL,
-    revision         INTEGER NOT NULL CHECK (revision > 0),
-    state            TEXT NOT NULL,
-    deploy_state     TEXT NOT NULL CHECK (deploy_state IN ('DEPLOYING', 'DEPLOYED', 'FAILED')),
-    create_time_ns   INTEGER NOT NULL,
-    update_time_ns   INTEGER NOT NULL,
-    serving_revision INTEGER NOT NULL,
-    serving_spec     BLOB NOT NULL,
-    deploy_step      TEXT NOT NULL,
-    deploy_error     BLOB NOT NULL,
-    deleting         INTEGER NOT NULL CHECK (deleting IN (0, 1)),
-    mod_revision     INTEGER NOT NULL
-"""
-_SCHEMA = f"""
-CREATE TABLE counters (
-    name  TEXT PRIMARY KEY,
-    value INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-INSERT INTO counters VALUES ('revision', 0), ('compacted', 0);
-CREATE TABLE functions ({_TYPES}, PRIMARY KEY (function_id)) STRICT, WITHOUT ROWID;
-CREATE TABLE changes ({_TYPES}, removed INTEGER NOT NULL, PRIMARY KEY (mod_revision)) STRICT;
-CREATE TABLE answers (
-    sequence   INTEGER PRIMARY KEY AUTOINCREMENT,
-    request_id TEXT NOT NULL UNIQUE,
-    digest     TEXT NOT NULL,
-    response   BLOB NOT NULL
-) STRICT;
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-
-
-class SchemaError(Exception):
-    """The file was written by another version of this software."""
 
 
 class SqliteStore(Store):
     """Keeps everything in the file ``path``, which it makes, 0600, when it is not there.
 
     Raises:
-        SchemaError: the file is of another version.
+        schema.SchemaError: the file is of another version.
         sqlite3.Error: the file can't be opened, or is not a database.
     """
 
@@ -96,16 +61,11 @@ class SqliteStore(Store):
             raise
 
     def _prepare(self) -> None:
-        """Set the mode and make the tables of a new file."""
+        """Set the mode, and bring a new or older file to the present tables."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-            elif version != SCHEMA_VERSION:
-                raise SchemaError(f"schema {version}, expected {SCHEMA_VERSION}")
+            schema.migrate(self._db)
 
     def revision(self) -> int:
         """See Store."""
@@ -219,8 +179,13 @@ class SqliteStore(Store):
         if write.remove:
             self._db.execute("DELETE FROM functions WHERE function_id = ?", (function_id,))
         else:
-            self._db.execute(f"INSERT OR REPLACE INTO functions VALUES ({_MARKS})", values)
-        self._db.execute(f"INSERT INTO changes VALUES ({_MARKS}, ?)", (*values, int(write.remove)))
+            self._db.execute(
+                f"INSERT OR REPLACE INTO functions ({_COLUMNS}) VALUES ({_MARKS})", values
+            )
+        self._db.execute(
+            f"INSERT INTO changes ({_COLUMNS}, removed) VALUES ({_MARKS}, ?)",
+            (*values, int(write.remove)),
+        )
         return Change(revision, write.remove, record)
 
     def _counter(self, name: str) -> int:

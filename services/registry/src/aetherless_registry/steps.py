@@ -11,7 +11,7 @@ from aetherless.registry.v1 import function_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import NotFound
 from aetherless_registry import names, resources
-from aetherless_registry.plan import Step, StepKind
+from aetherless_registry.desired import Step, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

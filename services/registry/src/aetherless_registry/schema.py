@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: S608  # statements are put together from the constants of this module alone
+"""The tables of the registry's SQLite file, and how an older file gets them.
+
+The file's ``user_version`` counts the migrations that were done. A change of the tables is one more
+migration at the end; what is released is never edited.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_FUNCTION = """
+    function_id      TEXT NOT NULL,
+    spec             BLOB NOT NULL,
+    revision         INTEGER NOT NULL CHECK (revision > 0),
+    state            TEXT NOT NULL,
+    deploy_state     TEXT NOT NULL CHECK (deploy_state IN ('DEPLOYING', 'DEPLOYED', 'FAILED')),
+    create_time_ns   INTEGER NOT NULL,
+    update_time_ns   INTEGER NOT NULL,
+    serving_revision INTEGER NOT NULL,
+    serving_spec     BLOB NOT NULL,
+    deploy_step      TEXT NOT NULL,
+    deploy_error     BLOB NOT NULL,
+    deleting         INTEGER NOT NULL CHECK (deleting IN (0, 1)),
+    mod_revision     INTEGER NOT NULL
+"""
+_FIRST = f"""
+CREATE TABLE counters (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO counters VALUES ('revision', 0), ('compacted', 0);
+CREATE TABLE functions ({_FUNCTION}, PRIMARY KEY (function_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE changes ({_FUNCTION}, removed INTEGER NOT NULL, PRIMARY KEY (mod_revision)) STRICT;
+CREATE TABLE answers (
+    sequence   INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id TEXT NOT NULL UNIQUE,
+    digest     TEXT NOT NULL,
+    response   BLOB NOT NULL
+) STRICT;
+"""
+MIGRATIONS = (_FIRST,)
+VERSION = len(MIGRATIONS)
+
+
+class SchemaError(Exception):
+    """The file was written by a later version of this software."""
+
+
+def migrate(db: sqlite3.Connection, version: int = VERSION) -> None:
+    """Bring a file, in the transaction that the caller began, to a version of the tables.
+
+    Raises:
+        SchemaError: it is of a later version.
+    """
+    found = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if found > version:
+        raise SchemaError(f"schema {found}, expected {version} at most")
+    for migration in MIGRATIONS[found:version]:
+        for statement in migration.split(";\n"):
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {version}")
