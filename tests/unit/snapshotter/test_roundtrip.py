@@ -88,6 +88,7 @@ def test_golden_dump_clone_packet_answer(place: World, counter: instance_pb2.Wor
         "dump",
         "copy-files",
         "images",
+        "copy-on-write",
         "manifest",
         "publish",
     ]

@@ -3,26 +3,67 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
 import os
 import shutil
 import stat
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _FICLONE = 0x40049409
 _CHUNK = 1 << 20
+#: What is hashed at once.
+_BLOCK = 1 << 16
+_ZEROS = bytes(_BLOCK)
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def sha256(path: Path) -> str:
     """Return the file's SHA-256 as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_sha256(path: Path) -> str:
+    """Return a SHA-256 of what the file holds that costs nothing for its holes.
+
+    It is taken over the size and each block of 64 KiB that is not all zeros, after its number: a
+    hole and zeros that were written are the same.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(struct.pack("<Q", size))
+        for number in _data_blocks(file.fileno(), size):
+            block = os.pread(file.fileno(), _BLOCK, number * _BLOCK)
+            if block != _ZEROS[: len(block)]:
+                digest.update(struct.pack("<Q", number))
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _data_blocks(descriptor: int, size: int) -> Iterator[int]:
+    """Yield the numbers of the blocks that are no holes."""
+    following = 0
+    for start, end in _segments(descriptor, size):
+        numbers = range(max(following, start // _BLOCK), -(-end // _BLOCK))
+        yield from numbers
+        following = max(following, numbers.stop)
+
+
+def disk_size(path: Path) -> int:
+    """Return the bytes of a file that are no holes, as far as the file system tells them apart."""
+    status = path.lstat()
+    return min(status.st_size, status.st_blocks * 512)
 
 
 def tree_size(path: Path) -> int:
@@ -57,6 +98,28 @@ def copy_file(source: Path, target: Path) -> None:
         os.close(reader)
 
 
+def copy_range(source: int, target: int, start: int, to: int, length: int) -> None:
+    """Copy ``length`` bytes at ``start`` of a descriptor to ``to`` of another, in the kernel.
+
+    Raises:
+        OSError: the file system is full, or the source ends too early (ENODATA).
+    """
+    while length:
+        copied = os.copy_file_range(source, target, min(length, _CHUNK), start, to)
+        if copied == 0:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        start, to, length = start + copied, to + copied, length - copied
+
+
+def punch(descriptor: int, start: int, length: int) -> None:
+    """Give the space of a part of a file back to the file system; it reads as zeros then."""
+    mode = ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE)
+    span = ctypes.c_int64(start), ctypes.c_int64(length)
+    if _libc.fallocate64(ctypes.c_int(descriptor), mode, *span) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
 def copy_tree(source: int, target: int, owner: Callable[[os.stat_result], tuple[int, int]]) -> int:
     """Copy what the directory descriptor ``source`` holds into the one of ``target``.
 
@@ -72,6 +135,25 @@ def copy_tree(source: int, target: int, owner: Callable[[os.stat_result], tuple[
         for entry in entries:
             copied += _copy_entry(source, target, entry.name, owner)
     _copy_attributes(source, target)
+    return copied
+
+
+def copy_layer(source: Path, target: Path) -> int:
+    """Copy one tree's upper layer, its top folder's owner and mode included; returns the bytes."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    target.mkdir(mode=0o700)
+    reader = os.open(source, flags)
+    try:
+        writer = os.open(target, flags)
+        try:
+            copied = copy_tree(reader, writer, lambda status: (status.st_uid, status.st_gid))
+            status = os.fstat(reader)
+            os.fchown(writer, status.st_uid, status.st_gid)
+            os.fchmod(writer, status.st_mode & 0o7777)
+        finally:
+            os.close(writer)
+    finally:
+        os.close(reader)
     return copied
 
 
@@ -143,21 +225,28 @@ def _copy_content(reader: int, writer: int) -> int:
 def _copy_segments(reader: int, writer: int, size: int) -> None:
     """Copy the parts of a file that hold data, so that a sparse file stays sparse."""
     os.ftruncate(writer, size)
-    position = 0
-    while position < size:
-        try:
-            position = os.lseek(reader, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
-                return
-            raise
-        end = os.lseek(reader, position, os.SEEK_HOLE)
+    for start, end in _segments(reader, size):
+        position = start
         os.lseek(writer, position, os.SEEK_SET)
         while position < end:
             sent = os.sendfile(writer, reader, position, min(_CHUNK, end - position))
             if sent == 0:  # the file became shorter meanwhile
                 return
             position += sent
+
+
+def _segments(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a file that hold data, as start and end."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def _copy_attributes(source: int, target: int) -> None:

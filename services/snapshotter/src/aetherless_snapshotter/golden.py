@@ -14,7 +14,7 @@ import structlog
 
 from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_common.errors import AetherlessError
-from aetherless_snapshotter import criu, errors, files, images, netns, warmup
+from aetherless_snapshotter import cow, criu, errors, files, images, netns, warmup
 from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.store import IMAGES, LAYERS, Manifest
 
@@ -88,6 +88,8 @@ class SnapshotRun:
     root_pid: int = 0
     _done: list[snapshot_pb2.SnapshotPhase] = field(default_factory=list)
     _listeners: list[netns.TcpSocket] = field(default_factory=list)
+    _resident_bytes: int = 0
+    _memory: cow.Conversion = field(default_factory=lambda: cow.Conversion(0, 0, 0))
     _log_offset: int = 0
     _deadline: float = 0.0
 
@@ -121,6 +123,7 @@ class SnapshotRun:
             ("dump", self._dump),
             ("copy-files", self._copy_files),
             ("images", self._images),
+            ("copy-on-write", self._copy_on_write),
             ("manifest", self._manifest),
             ("publish", self._publish),
         )
@@ -262,7 +265,7 @@ class SnapshotRun:
         copied = 0
         for tree in self.golden.trees:
             target = self._staging / LAYERS / tree.tag
-            copied += _copy_layer(self.golden.sandbox.layer(tree.tag), target)
+            copied += files.copy_layer(self.golden.sandbox.layer(tree.tag), target)
         self._end_tree()
         return f"{copied >> 10} KiB in {len(self.golden.trees)} trees"
 
@@ -273,6 +276,15 @@ class SnapshotRun:
         images.adopt_user_namespace(folder, self.root_pid)
         return f"raised the backlog of {raised} listeners to {images.MIN_BACKLOG}"
 
+    def _copy_on_write(self) -> str:
+        """Let clones share the memory that they don't write."""
+        self._resident_bytes = images.resident_bytes(self._staging / IMAGES)
+        self._memory = cow.convert(self._staging / IMAGES)
+        return (
+            f"{self._memory.shared_bytes >> 10} KiB shared in {self._memory.parts} parts,"
+            f" {self._memory.eager_bytes >> 10} KiB copied by each restore"
+        )
+
     def _manifest(self) -> str:
         """Write down what the snapshot is and what each file holds."""
         folder = self._staging / IMAGES
@@ -281,7 +293,9 @@ class SnapshotRun:
             name=f"snapshots/{self.snapshot_id}",
             function_id=workload.function_id,
             revision=workload.revision,
-            resident_bytes=images.resident_bytes(folder),
+            resident_bytes=self._resident_bytes,
+            shared_bytes=self._memory.shared_bytes,
+            eager_bytes=self._memory.eager_bytes,
             listen_families=netns.families(self._listeners),
             criu_version=self.workshop.fingerprint.criu,
             kernel_release=self.workshop.fingerprint.kernel,
@@ -363,25 +377,6 @@ def _where(listener: netns.TcpSocket) -> str:
     """Return a listener's address and port as text."""
     host = f"[{listener.local}]" if listener.local.version == 6 else str(listener.local)  # noqa: PLR2004
     return f"{host}:{listener.local_port}"
-
-
-def _copy_layer(source: Path, target: Path) -> int:
-    """Copy one tree's upper layer, its top folder's owner and mode included; returns the bytes."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    target.mkdir(mode=0o700)
-    reader = os.open(source, flags)
-    try:
-        writer = os.open(target, flags)
-        try:
-            copied = files.copy_tree(reader, writer, lambda status: (status.st_uid, status.st_gid))
-            status = os.fstat(reader)
-            os.fchown(writer, status.st_uid, status.st_gid)
-            os.fchmod(writer, status.st_mode & 0o7777)
-        finally:
-            os.close(writer)
-    finally:
-        os.close(reader)
-    return copied
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -13,9 +13,11 @@ import importlib
 import struct
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from google.protobuf.message import Message
+
+from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,9 +63,9 @@ class Image:
         Raises:
             ValueError: the file ends in the middle of an entry.
         """
-        raw = path.read_bytes()
-        start = _header_length(raw, path)
-        return cls(raw[:start], list(_split(raw, start, path)))
+        with path.open("rb") as file:
+            header, entries = stream(file)
+            return cls(header, list(entries))
 
     def write(self, path: Path) -> None:
         """Replace ``path`` by this image, keeping its mode and owner."""
@@ -103,10 +105,14 @@ def process_tree(folder: Path) -> list[Process]:
 
 
 def mapped_files(folder: Path) -> list[str]:
-    """Return the paths, as the sandbox sees them, of all regular files the dump refers to."""
+    """Return the paths, as the sandbox sees them, of all regular files the dump refers to.
+
+    The images themselves are none of them.
+    """
     entry_kind = module("fdinfo").file_entry
     entries = Image.read(folder / "files.img").decode(entry_kind)
-    return sorted({entry.reg.name for entry in entries if entry.HasField("reg")})
+    names = {entry.reg.name for entry in entries if entry.HasField("reg")}
+    return sorted(name for name in names if not name.startswith(f"{SNAPSHOT_TARGET}/"))
 
 
 def raise_backlogs(folder: Path, least: int = MIN_BACKLOG) -> int:
@@ -151,6 +157,30 @@ def adopt_user_namespace(folder: Path, root_pid: int) -> None:
     image.write(path)
 
 
+def stream(file: BinaryIO) -> tuple[bytes, Iterator[bytes]]:
+    """Return the magic words and the encoded entries of an open image, read one by one.
+
+    Raises:
+        ValueError: the file has no header, or (from the iterator) ends in the middle of an entry.
+    """
+    name = file.name
+    start = file.read(4)
+    header = start + file.read(_header_length(start, name) - len(start))
+    return header, _entries(file, name)
+
+
+def _entries(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """Yield the entries that are left of an open image."""
+    while prefix := file.read(4):
+        if len(prefix) < struct.calcsize("<I"):
+            raise ValueError(f"{name} ends in the middle of an entry")
+        (length,) = struct.unpack("<I", prefix)
+        entry = file.read(length)
+        if len(entry) < length:
+            raise ValueError(f"{name} ends in the middle of an entry")
+        yield entry
+
+
 def _command(folder: Path, pid: int) -> str:
     """Return the command name of task ``pid``, at most 15 bytes."""
     core = Image.read(folder / f"core-{pid}.img").decode(module("core").core_entry)[0]
@@ -164,26 +194,12 @@ def _parse(kind: type[M], entry: bytes) -> M:
     return message
 
 
-def _header_length(raw: bytes, path: Path) -> int:
-    """Return how many bytes of magic numbers ``raw`` begins with."""
-    if len(raw) < struct.calcsize("<I"):
-        raise ValueError(f"{path.name} has no header")
-    (word,) = struct.unpack_from("<I", raw)
+def _header_length(start: bytes, name: str) -> int:
+    """Return how many bytes of magic numbers an image has that begins with ``start``."""
+    if len(start) < struct.calcsize("<I"):
+        raise ValueError(f"{name} has no header")
+    (word,) = struct.unpack("<I", start)
     return 8 if word in _TWO_WORD_MAGICS else 4
-
-
-def _split(raw: bytes, start: int, path: Path) -> Iterator[bytes]:
-    """Yield the encoded entries of ``raw`` from ``start`` on."""
-    position = start
-    while position < len(raw):
-        if position + 4 > len(raw):
-            raise ValueError(f"{path.name} ends in the middle of an entry")
-        (length,) = struct.unpack_from("<I", raw, position)
-        position += 4
-        if position + length > len(raw):
-            raise ValueError(f"{path.name} ends in the middle of an entry")
-        yield raw[position : position + length]
-        position += length
 
 
 def resident_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
-_RDONLY, _NOSUID, _NODEV = 1, 2, 4
+_RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 _MS_PRIVATE = 1 << 18
 _BPF_OBJ_GET = 7
 _MAP_VALUE_SIZE = 32
@@ -47,7 +47,10 @@ def _call(path: Path, number: int, *arguments: object) -> int:
 
 
 def open_read_only_mount(folder: Path) -> int:
-    """Return a detached, read-only mount of just this folder.
+    """Return a detached, read-only mount of just this folder, whose files may be mapped to run.
+
+    The folder's own mount may be noexec (containers' /dev/shm is): memory that a program filled
+    with code comes from there.
 
     Raises:
         OSError: there is no such folder, or the kernel refuses.
@@ -56,7 +59,7 @@ def open_read_only_mount(folder: Path) -> int:
     mount = _call(
         folder, _SYS_OPEN_TREE, ctypes.c_int(_AT_FDCWD), ctypes.c_char_p(os.fsencode(folder)), flags
     )
-    attributes = _MountAttr(set=_RDONLY | _NOSUID | _NODEV, propagation=_MS_PRIVATE)
+    attributes = _MountAttr(set=_RDONLY | _NOSUID | _NODEV, clear=_NOEXEC, propagation=_MS_PRIVATE)
     try:
         _call(
             folder,

@@ -16,7 +16,10 @@ _KB = 1024
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of resident memory: of these processes alone, and mapped by others as well."""
+    """Bytes of resident memory: of these processes alone, and of files and shared memory.
+
+    A snapshot's pages count as a file's, also when only one clone happens to map them.
+    """
 
     unique: int
     shared: int
@@ -77,6 +80,5 @@ def _rollup(pid: int) -> Memory:
     for line in text.splitlines()[1:]:
         key, value, *_ = line.split()
         sizes[key.rstrip(":")] = int(value) * _KB
-    unique = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
-    shared = sizes.get("Shared_Clean", 0) + sizes.get("Shared_Dirty", 0)
-    return Memory(unique, shared)
+    unique = sizes.get("Anonymous", 0)
+    return Memory(unique, sizes.get("Rss", unique) - unique)

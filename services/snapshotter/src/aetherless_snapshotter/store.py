@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 log = structlog.get_logger()
-FORMAT = 1
+FORMAT = 2
 IMAGES = "images"
 LAYERS = "layers"
 _MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ class FileRecord:
     def of(cls, path: Path) -> FileRecord:
         """Record the file at ``path``."""
         status = path.stat()
-        return cls(files.sha256(path), status.st_size, status.st_ino, status.st_ctime_ns)
+        return cls(files.content_sha256(path), status.st_size, status.st_ino, status.st_ctime_ns)
 
     def untouched(self, status: os.stat_result) -> bool:
         """Tell whether the file with this ``status`` is the very one that was recorded."""
@@ -159,7 +159,7 @@ class SnapshotStore:
         _close_to_writers(staging / IMAGES)
         records = {str(p.relative_to(staging)): FileRecord.of(p) for p in _regular_files(staging)}
         manifest = replace(manifest, files=records)
-        manifest.snapshot.size_bytes = sum(record.size for record in records.values())
+        manifest.snapshot.size_bytes = sum(files.disk_size(staging / name) for name in records)
         write_atomically(staging / _MANIFEST, manifest.encode())
         return manifest
 

@@ -342,9 +342,9 @@ class Instance(_message.Message):
     evictions: _builtins.int
     """The number of evictions in this sandbox."""
     unique_memory_bytes: _builtins.int
-    """Bytes of memory charged to this instance alone (anonymous and private pages of its tree and its init)."""
+    """Bytes of memory of this instance alone: the anonymous pages of its tree and its init."""
     shared_memory_bytes: _builtins.int
-    """Bytes of memory its tree maps that others map as well."""
+    """Bytes of memory it maps of files, of its snapshot and of shared memory."""
     end_reason: _builtins.str
     """Why the instance ended, in one line; empty while it lives."""
     @_builtins.property
