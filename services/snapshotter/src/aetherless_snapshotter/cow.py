@@ -240,7 +240,7 @@ def _part_of(vma: Any, part: Interval) -> Any:
 
 
 def _map_file(entry: Any, number: int, piece: Piece) -> None:
-    """Make an entry a private mapping of the file; whoever maps privately needs no right to write."""
+    """Make an entry a private mapping of the file, for which the right to read is enough."""
     entry.status = (entry.status & ~cow_plan.ANON_PRIVATE) | cow_plan.FILE_PRIVATE
     entry.flags &= ~cow_plan.MAP_ANONYMOUS
     entry.shmid = number
