@@ -7,7 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from aetherless.registry.v1 import function_pb2, registry_service_pb2, registry_service_pb2_grpc
+from aetherless.registry.v1 import (
+    event_pb2,
+    function_pb2,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+)
 from aetherless_common.channels import connect
 from aetherless_common.errors import AetherlessError, NotFound
 
@@ -84,6 +89,15 @@ class RegistryClient:
         """Wake a function."""
         request = registry_service_pb2.WakeFunctionRequest(name=f"functions/{function_id}")
         return self.stub.WakeFunction(request).function
+
+    def events(self, **fields: Any) -> list[event_pb2.Event]:
+        """Return the events of one page."""
+        request = registry_service_pb2.ListEventsRequest(**fields)
+        return list(self.stub.ListEvents(request, wait_for_ready=True).events)
+
+    def reasons(self, **fields: Any) -> list[str]:
+        """Return the reasons of the events of one page."""
+        return [each.reason for each in self.events(**fields)]
 
     def watch(self, **fields: Any) -> Watch:
         """Watch functions; the first response is read."""

@@ -29,23 +29,36 @@ def paginate(
     Raises:
         InvalidArgument: INVALID_ARGUMENT, the size is negative or the token is not one of ours.
     """
-    if page_size < 0:
-        raise invalid_argument("page_size", f"must not be negative, is {page_size}")
-    size = min(page_size or DEFAULT_SIZE, LARGEST_SIZE)
+    size = size_of(page_size)
     ordered = sorted(items, key=key)
-    start = bisect_right(ordered, _decode(page_token), key=key) if page_token else 0
+    start = bisect_right(ordered, decode_token(page_token), key=key) if page_token else 0
     page = ordered[start : start + size]
     more = start + size < len(ordered)
-    return page, _encode(key(page[-1])) if more else ""
+    return page, encode_token(key(page[-1])) if more else ""
 
 
-def _encode(last: str) -> str:
+def size_of(page_size: int) -> int:
+    """Return how many items a page has.
+
+    Raises:
+        InvalidArgument: INVALID_ARGUMENT, the size is negative.
+    """
+    if page_size < 0:
+        raise invalid_argument("page_size", f"must not be negative, is {page_size}")
+    return min(page_size or DEFAULT_SIZE, LARGEST_SIZE)
+
+
+def encode_token(last: str) -> str:
     """Return the token of the page after the item with this key."""
     return base64.urlsafe_b64encode(b"1" + last.encode()).decode()
 
 
-def _decode(token: str) -> str:
-    """Return the key that a token stands for."""
+def decode_token(token: str) -> str:
+    """Return the key that a token stands for.
+
+    Raises:
+        InvalidArgument: INVALID_ARGUMENT, the token is not one of ours.
+    """
     try:
         text = base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):

@@ -143,6 +143,11 @@ class Settings:
         return self.state_dir / "registry.db"
 
     @property
+    def events_path(self) -> Path:
+        """The registry's events."""
+        return self.state_dir / "events.db"
+
+    @property
     def host_changes_path(self) -> Path:
         """The previous values of what was changed on the host."""
         return self.state_dir / "host-changes.json"

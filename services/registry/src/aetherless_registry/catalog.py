@@ -70,6 +70,8 @@ class Catalog:
         self._news: Broadcaster[News] = Broadcaster()
         # Functions that were seen to be as they are declared since this process began.
         self.seen: set[str] = set()
+        # Told of each change, in order, after it is stored and before watchers are told.
+        self.on_changed: Callable[[Sequence[Change]], None] = lambda _: None
 
     # Reading
 
@@ -247,6 +249,7 @@ class Catalog:
     ) -> Sequence[Change]:
         """Store changes, then tell them."""
         changes = self.store.commit(writes, answer)
+        self.on_changed(changes)
         for change in changes:
             self._news.publish(self._told(change))
             if change.revision % COMPACT_EVERY == 0:
@@ -262,13 +265,13 @@ class Catalog:
         return News(change.revision, function_id, event, revisioned=True)
 
 
-def function_id_of(name: str) -> str:
-    """Return the id in ``functions/{function}``.
+def function_id_of(name: str, field: str = "name") -> str:
+    """Return the id in ``functions/{function}``, which is a request's ``field``.
 
     Raises:
         InvalidArgument: INVALID_ARGUMENT, it is not such a name.
     """
     function_id = names.bare(name, names.FUNCTIONS)
     if not function_id or function_id == name:
-        raise errors.invalid_argument("name", f"must be functions/{{function}}, is {name!r}")
+        raise errors.invalid_argument(field, f"must be functions/{{function}}, is {name!r}")
     return function_id

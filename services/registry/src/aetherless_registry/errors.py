@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aetherless_common.errors import (
     Aborted,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     NotFound,
     OutOfRange,
@@ -26,6 +27,8 @@ __all__ = [
     "DOMAIN",
     "config_invalid",
     "etag_mismatch",
+    "events_compacted",
+    "events_unreadable",
     "function_not_found",
     "internal",
     "invalid_argument",
@@ -102,6 +105,21 @@ def revision_compacted(compact_revision: int) -> OutOfRange:
         {"compactRevision": compact_revision},
         remedy="list again, then watch from the revision of the list",
     )
+
+
+def events_compacted(compacted: int) -> OutOfRange:
+    """Return the error for a watch that asks for events which are not kept any more."""
+    return OutOfRange(
+        "REVISION_COMPACTED",
+        f"events up to {compacted} are not all kept any more",
+        {"compactRevision": compacted},
+        remedy="list the events, then watch from the list's last_sequence + 1",
+    )
+
+
+def events_unreadable(cause: str) -> Internal:
+    """Return the error for a log of events that can't be read."""
+    return Internal("INTERNAL", f"the log of events can't be read: {cause}", {"cause": cause})
 
 
 def operation_in_progress(function: str) -> Aborted:

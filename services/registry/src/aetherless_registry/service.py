@@ -12,12 +12,16 @@ from aetherless.registry.v1 import registry_service_pb2_grpc
 from aetherless_common.errors import Internal
 from aetherless_registry.catalog import Catalog
 from aetherless_registry.declarations import Declarations
+from aetherless_registry.event_store import EventStoreError
+from aetherless_registry.events import EventLog
+from aetherless_registry.history import History
 from aetherless_registry.observer import Observer
 from aetherless_registry.operations import Operations
 from aetherless_registry.peers import Peers
 from aetherless_registry.reconciler import Reconciler
 from aetherless_registry.schema import SchemaError
 from aetherless_registry.servicer import RegistryServicer
+from aetherless_registry.sqlite_events import SqliteEventStore
 from aetherless_registry.sqlite_store import SqliteStore
 from aetherless_registry.view import View
 
@@ -47,9 +51,15 @@ class RegistryService:
         """Open the store and begin to make what it says be.
 
         Raises:
-            Internal: the store can't be used.
+            Internal: a store can't be used.
         """
-        self._running = _Parts(open_store(self._settings.registry_path), self._settings)
+        store = open_store(self._settings.registry_path)
+        try:
+            event_store = open_events(self._settings.events_path)
+        except BaseException:
+            store.close()
+            raise
+        self._running = _Parts(store, event_store, self._settings)
         self._running.start()
 
     def register(self, server: grpc.Server) -> None:
@@ -69,19 +79,27 @@ class RegistryService:
 class _Parts:
     """What a running registry consists of."""
 
-    def __init__(self, store: SqliteStore, settings: Settings) -> None:
+    def __init__(
+        self, store: SqliteStore, event_store: SqliteEventStore, settings: Settings
+    ) -> None:
         self._store = store
+        self._event_store = event_store
+        self._events = EventLog(event_store)
+        self._history = History(store, self._events)
         self._peers = Peers(settings)
         view = View()
         self._catalog = Catalog(store, view)
+        self._catalog.on_changed = self._history.take
         self._reconciler = Reconciler(self._catalog, self._peers, view)
         self._observer = Observer(self._catalog, self._peers, view, self._reconciler)
         operations = Operations(self._catalog, self._peers, view, self._observer)
         declarations = Declarations(self._catalog, self._reconciler.declared)
-        self.servicer = RegistryServicer(self._catalog, declarations, operations)
+        self.servicer = RegistryServicer(self._catalog, declarations, operations, self._events)
 
     def start(self) -> None:
-        """Start the threads."""
+        """Record what an earlier registry did not come to, then start the threads."""
+        self._history.catch_up()
+        self._events.start()
         self._reconciler.start()
         self._observer.start()
 
@@ -91,7 +109,9 @@ class _Parts:
         self._observer.stop()
         self._reconciler.stop()
         self._peers.close()
+        self._events.stop()
         self._store.close()
+        self._event_store.close()
 
 
 def open_store(path: Path) -> SqliteStore:
@@ -111,10 +131,28 @@ def open_store(path: Path) -> SqliteStore:
         ) from error
 
 
+def open_events(path: Path) -> SqliteEventStore:
+    """Open the store of events.
+
+    Raises:
+        Internal: the file is damaged, of another version, or can't be opened.
+    """
+    try:
+        return SqliteEventStore(path)
+    except EventStoreError as error:
+        raise Internal(
+            "INTERNAL",
+            f"the registry's events {path} can't be used: {error}",
+            {"path": path},
+            remedy="aetherctl down, move the file away, and start again",
+        ) from error
+
+
 def cleanup(settings: Settings) -> None:
     """Forget every function, so that the next registry brings none of them back.
 
-    The file stays: revisions go on counting, and a watcher with an old one is told so.
+    The file stays: revisions go on counting, and a watcher with an old one is told so. So do the
+    events: what led to a ``down`` can be read after the next ``up``.
     """
     if settings.registry_path.exists():
         store = open_store(settings.registry_path)
@@ -130,5 +168,5 @@ def purge(settings: Settings) -> None:
 
 def store_files(settings: Settings) -> Sequence[Path]:
     """Return the files that SQLite keeps."""
-    path = settings.registry_path
-    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+    paths = (settings.registry_path, settings.events_path)
+    return [path.with_name(path.name + end) for path in paths for end in ("", "-wal", "-shm")]

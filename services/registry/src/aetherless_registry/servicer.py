@@ -7,10 +7,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from aetherless.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
+from aetherless.registry.v1 import registry_service_pb2
 from aetherless_common.pagination import paginate
 from aetherless_registry import errors
 from aetherless_registry.catalog import function_id_of
+from aetherless_registry.event_rpcs import EventRpcs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from aetherless_common.watch import Subscription
     from aetherless_registry.catalog import Catalog, News
     from aetherless_registry.declarations import Declarations
+    from aetherless_registry.events import EventLog
     from aetherless_registry.operations import Operations
 
 WATCH_QUEUE = 1024
@@ -28,13 +30,14 @@ PROGRESS_MARK_S = 10.0
 BATCH = 100
 
 
-class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
+class RegistryServicer(EventRpcs):
     """Serves ``aetherless.registry.v1``.
 
     Args:
         catalog: the functions.
         declarations: changes what is declared.
         operations: what can be done to one that is deployed.
+        events: what happened to them.
         mark_s: how often a watcher that asked for it is told where it is, in seconds.
         watch_queue: how many events may wait for a watcher.
     """
@@ -44,9 +47,11 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         catalog: Catalog,
         declarations: Declarations,
         operations: Operations,
+        events: EventLog,
         mark_s: float = PROGRESS_MARK_S,
         watch_queue: int = WATCH_QUEUE,
     ) -> None:
+        super().__init__(events, mark_s, watch_queue)
         self._catalog = catalog
         self._declarations = declarations
         self._operations = operations

@@ -71,6 +71,16 @@ class RegistryServiceStub:
                 request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionRequest.SerializeToString,
                 response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/aetherless.registry.v1.RegistryService/ListEvents',
+                request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/aetherless.registry.v1.RegistryService/WatchEvents',
+                request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -126,6 +136,20 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """Lists events, the oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """Streams events as they happen, from a sequence number on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +187,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.WakeFunction,
                     request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionRequest.FromString,
                     response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.ListEventsRequest.FromString,
+                    response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsRequest.FromString,
+                    response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +389,60 @@ class RegistryService:
             '/aetherless.registry.v1.RegistryService/WakeFunction',
             aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionRequest.SerializeToString,
             aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.registry.v1.RegistryService/ListEvents',
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.ListEventsRequest.SerializeToString,
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/aetherless.registry.v1.RegistryService/WatchEvents',
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsRequest.SerializeToString,
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

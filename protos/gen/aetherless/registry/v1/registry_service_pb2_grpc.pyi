@@ -48,6 +48,10 @@ class RegistryServiceStub:
     """Ends the running instances of a function; its next call restores it."""
     WakeFunction: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.WakeFunctionRequest, _registry_service_pb2.WakeFunctionResponse]
     """Restores an instance of a function before anyone calls it."""
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListEventsRequest, _registry_service_pb2.ListEventsResponse]
+    """Lists events, the oldest first."""
+    WatchEvents: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.WatchEventsRequest, _registry_service_pb2.WatchEventsResponse]
+    """Streams events as they happen, from a sequence number on."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -68,6 +72,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Ends the running instances of a function; its next call restores it."""
     WakeFunction: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.WakeFunctionRequest, _registry_service_pb2.WakeFunctionResponse]  # type: ignore[assignment]
     """Restores an instance of a function before anyone calls it."""
+    ListEvents: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListEventsRequest, _registry_service_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Lists events, the oldest first."""
+    WatchEvents: _aio.UnaryStreamMultiCallable[_registry_service_pb2.WatchEventsRequest, _registry_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
+    """Streams events as they happen, from a sequence number on."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns what shall be: functions, their revisions and their states; drives the other services to it."""
@@ -127,5 +135,21 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.WakeFunctionResponse, _abc.Awaitable[_registry_service_pb2.WakeFunctionResponse]]:
         """Restores an instance of a function before anyone calls it."""
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _registry_service_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListEventsResponse, _abc.Awaitable[_registry_service_pb2.ListEventsResponse]]:
+        """Lists events, the oldest first."""
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _registry_service_pb2.WatchEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_service_pb2.WatchEventsResponse], _abc.AsyncIterator[_registry_service_pb2.WatchEventsResponse]]:
+        """Streams events as they happen, from a sequence number on."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
