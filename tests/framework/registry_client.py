@@ -90,12 +90,12 @@ class RegistryClient:
         request = registry_service_pb2.WakeFunctionRequest(name=f"functions/{function_id}")
         return self.stub.WakeFunction(request).function
 
-    def events(self, **fields: Any) -> list[event_pb2.Event]:
+    def events(self, **fields: Any) -> Sequence[event_pb2.Event]:
         """Return the events of one page."""
         request = registry_service_pb2.ListEventsRequest(**fields)
-        return list(self.stub.ListEvents(request, wait_for_ready=True).events)
+        return self.stub.ListEvents(request, wait_for_ready=True).events
 
-    def reasons(self, **fields: Any) -> list[str]:
+    def reasons(self, **fields: Any) -> Sequence[str]:
         """Return the reasons of the events of one page."""
         return [each.reason for each in self.events(**fields)]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aetherless.registry.v1 import event_pb2, function_pb2, registry_service_pb2
-from aetherless_common.errors import InvalidArgument, OutOfRange
+from aetherless_common.errors import InvalidArgument
 from framework.registry_client import wait_until
 
 if TYPE_CHECKING:
@@ -116,19 +116,10 @@ def test_a_watch_tells_only_what_is_wanted(deployed: RegistryClient, spec: Spec)
     stream.cancel()
 
 
-def test_a_watch_from_what_was_forgotten_is_refused(deployed: RegistryClient) -> None:
-    """Sequence numbers begin with 1; a negative one is none."""
+def test_a_watch_from_the_beginning(deployed: RegistryClient) -> None:
+    """Numbers begin with 1; a negative one is none."""
     with pytest.raises(InvalidArgument):
         next(watch(deployed, start_sequence=-1))
     stream = watch(deployed, start_sequence=1)
     assert len(next(stream).events) == 4
     stream.cancel()
-
-
-def test_errors_of_events_are_typed() -> None:
-    """What a watcher of forgotten events gets says up to where they are gone."""
-    from aetherless_registry import errors
-
-    error = errors.events_compacted(12)
-    assert isinstance(error, OutOfRange)
-    assert error.metadata["compactRevision"] == "12"
