@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from contextlib import contextmanager
@@ -27,7 +28,10 @@ class Changes:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._stream: Any = None
-        self._thread = threading.Thread(target=self._read, name="changes", daemon=True)
+        in_this_trace = contextvars.copy_context().run
+        self._thread = threading.Thread(
+            target=in_this_trace, args=(self._read,), name="changes", daemon=True
+        )
         self._thread.start()
 
     def next(self, timeout: float) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError, internal
 
 if TYPE_CHECKING:
@@ -66,13 +67,17 @@ class LazyGroup(click.Group):  # its methods' arguments are click's
         """Return the names, in the order of the help text."""
         return list(COMMANDS)
 
-    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command; its run is traced when that is asked for."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"aetherless_cli.commands.{cmd_name}")
         command: click.Command = module.command
-        return command
+        if not tracing.wanted():
+            return command
+        from aetherless_cli.traced import traced
+
+        return traced(command, ctx.ensure_object(Options))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -64,6 +64,14 @@ def print_error(error: AetherlessError, form: str, stream: TextIO | None = None)
         stream.write(f"{paint('remedy', '32;1', stream)}: {remedy_of(error)}\n")
 
 
+def print_warning(text: str, form: str) -> None:
+    """Print what does not stop a command."""
+    if form == "table":
+        sys.stderr.write(f"{paint('warning', '33;1', sys.stderr)}: {text}\n")
+    else:
+        sys.stderr.write(_as_text({"warning": text}, form))
+
+
 def error_data(error: AetherlessError) -> dict[str, Any]:
     """Return an error as plain data with stable field names."""
     return {

@@ -19,7 +19,7 @@ from aetherless.ipc.v1 import ipc_service_pb2 as pb
 from aetherless.ipc.v1 import ipc_service_pb2_grpc as rpc
 from aetherless.netplane.v1 import netplane_service_pb2 as netplane_pb
 from aetherless.netplane.v1 import netplane_service_pb2_grpc as netplane_rpc
-from aetherless_common import callcontext, errors
+from aetherless_common import callcontext, errors, tracing
 from aetherless_common.channels import connect, is_serving
 from aetherless_common.lock import service_lock
 from aetherless_common.proc import ProcessRef
@@ -231,7 +231,13 @@ def test_calls_made_by_a_handler_inherit_deadline_and_trace(settings: Settings) 
     seen: list[tuple[str, float | None, str]] = []
 
     def behave(request: pb.GetChannelRequest, _context: object) -> None:
-        seen.append((request.name, callcontext.remaining(), callcontext.traceparent.get()))
+        seen.append(
+            (
+                request.name,
+                callcontext.remaining(),
+                dict(tracing.current().carrier).get("traceparent", ""),
+            )
+        )
         if request.name == "outer":
             with connect(settings, "ipc") as channel:
                 rpc.IpcServiceStub(channel).GetChannel(pb.GetChannelRequest(name="inner"))

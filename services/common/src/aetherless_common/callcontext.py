@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call hands on to the calls that it makes: its deadline and its W3C trace context."""
+"""What a call hands on to the calls that it makes: its deadline; ``tracing`` has its trace."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from contextvars import ContextVar
 MARGIN = 0.05
 
 _ends_at: ContextVar[float | None] = ContextVar("aetherless_deadline", default=None)
-traceparent: ContextVar[str] = ContextVar("aetherless_traceparent", default="")
 
 
-def begin(seconds: float | None, trace: str) -> None:
-    """Note, for the handler that this thread is about to run, its time left and its trace."""
+def begin(seconds: float | None) -> None:
+    """Note, for the handler that this thread is about to run, its time left."""
     _ends_at.set(None if seconds is None else time.monotonic() + seconds)
-    traceparent.set(trace)
 
 
 def remaining() -> float | None:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from aetherless_common import callcontext
+from aetherless_common import callcontext, rpcspan, tracing
 from aetherless_common.serviceconfig import full_service_name, method_timeouts, retry_config
 from aetherless_common.status import from_rpc_error
 
@@ -31,7 +32,8 @@ def connect(settings: Settings, service: str) -> grpc.Channel:
 
     Calls through it raise ``AetherlessError`` instead of grpc.RpcError: what the service answered,
     PEER_UNREACHABLE, or PEER_TIMEOUT. Inside a handler they also keep to the time that is left to
-    the call being served, and carry its ``traceparent``. Connects at the first call.
+    the call being served. Each is a span within the current one, and carries its context. Connects
+    at the first call.
     """
     options = (("grpc.service_config", retry_config(service)), *RECONNECT)
     channel = grpc.insecure_channel(f"unix:{settings.socket_path(service)}", options)
@@ -63,7 +65,7 @@ class _Details(NamedTuple):
 
 
 class _Typed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Turns each failed call into a typed error, and hands the call context on.
+    """Turns each failed call into a typed error, records it, and hands the call context on.
 
     Args:
         service: the service at the other end.
@@ -78,21 +80,23 @@ class _Typed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor
     ) -> Any:
         """Make the call; wait for its end."""
         method = client_call_details.method.rpartition("/")[2]
-        details = _handed_on(client_call_details, self._timeouts.get(method))
-        outcome = continuation(details, request)
-        try:
-            outcome.result()
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self._service, method) from error
-        return outcome
+        with rpcspan.calling(client_call_details.method) as span:
+            details = _handed_on(client_call_details, self._timeouts.get(method), span)
+            outcome = continuation(details, request)
+            try:
+                outcome.result()
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, self._service, method) from error
+            return outcome
 
     def intercept_unary_stream(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
         """Start the call; its errors come out of the iteration."""
         method = client_call_details.method.rpartition("/")[2]
-        details = _handed_on(client_call_details, self._timeouts.get(method))
-        return TypedStream(continuation(details, request), self._service, method)
+        span = rpcspan.begin_call(client_call_details.method)
+        details = _handed_on(client_call_details, self._timeouts.get(method), span)
+        return TypedStream(continuation(details, request), self._service, method, span)
 
 
 class TypedStream:
@@ -102,13 +106,17 @@ class TypedStream:
         call: gRPC's call.
         service: the service at the other end.
         method: the RPC.
+        span: what it is recorded as; ends with the stream, however that ends.
     """
 
-    def __init__(self, call: Any, service: str, method: str) -> None:
+    def __init__(self, call: Any, service: str, method: str, span: tracing.Span) -> None:
         self._call = call
         self._service = service
         self._method = method
+        self._span = span
         self._cancelled = False
+        if tracing.recording():
+            call.add_callback(_at_end(weakref.ref(call), service, method, span))
 
     def __iter__(self) -> Self:
         return self
@@ -116,27 +124,53 @@ class TypedStream:
     def __next__(self) -> Any:
         try:
             return next(self._call)
+        except StopIteration:
+            rpcspan.answered(self._span)
+            raise
         except grpc.RpcError as error:
             if self._cancelled:
                 raise StopIteration from None
-            raise from_rpc_error(error, self._service, self._method) from error
+            typed = from_rpc_error(error, self._service, self._method)
+            rpcspan.failed(self._span, typed)
+            raise typed from error
 
     def cancel(self) -> bool:
         """End the call from this side; any thread may do it."""
         self._cancelled = True
+        self._span.end()
         return bool(self._call.cancel())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
 
 
-def _handed_on(details: Any, default_s: float | None) -> _Details:
-    """Return the details with the deadline and the trace of the call being served here."""
+def _at_end(
+    call: weakref.ref[Any], service: str, method: str, span: tracing.Span
+) -> Callable[[], None]:
+    """Return what ends the span of a stream, also of one that its reader just left.
+
+    It holds the call weakly, since gRPC cancels a call that nobody holds any more.
+    """
+
+    def end() -> None:
+        held = call()
+        if held is None:
+            span.end()
+        elif held.code() is grpc.StatusCode.OK:
+            rpcspan.answered(span)
+        else:
+            rpcspan.failed(span, from_rpc_error(held, service, method))
+
+    return end
+
+
+def _handed_on(details: Any, default_s: float | None, span: tracing.Span) -> _Details:
+    """Return the details with the deadline of the call being served here, and a span's context."""
     own = details.timeout if details.timeout is not None else default_s
     limits = [limit for limit in (own, callcontext.for_downstream()) if limit is not None]
     metadata = list(details.metadata or ())
-    if trace := callcontext.traceparent.get():
-        metadata.append(("traceparent", trace))
+    if not tracing.sent(metadata).carrier:
+        metadata.extend(span.carrier)
     return _Details(
         method=details.method,
         timeout=min(limits) if limits else None,

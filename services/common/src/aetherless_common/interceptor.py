@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one server interceptor: errors to status, default deadlines, one log line per call."""
+"""The one server interceptor: errors to status, deadlines, a log line and a span per call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from aetherless_common import callcontext, errors, status
+from aetherless_common import callcontext, errors, rpcspan, status, tracing
 from aetherless_common.serviceconfig import method_timeouts
 
 if TYPE_CHECKING:
@@ -44,26 +44,26 @@ class ServiceInterceptor(grpc.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith(self._prefix):
             return handler
-        name = method.rpartition("/")[2]
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
-            streams = self._streaming(handler.unary_stream or handler.stream_stream, name)
+            streams = self._streaming(handler.unary_stream or handler.stream_stream, method)
             make = (
                 grpc.stream_stream_rpc_method_handler
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
             return make(streams, *codecs)
-        answers = self._unary(handler.unary_unary or handler.stream_unary, name)
+        answers = self._unary(handler.unary_unary or handler.stream_unary, method)
         if handler.request_streaming:
             return grpc.stream_unary_rpc_method_handler(answers, *codecs)
         return grpc.unary_unary_rpc_method_handler(answers, *codecs)
 
-    def _unary(self, behavior: Any, name: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def _unary(self, behavior: Any, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
         """Wrap a handler that returns one answer."""
+        default_s = self._timeouts.get(method.rpartition("/")[2])
 
         def handle(request: Any, context: grpc.ServicerContext) -> Any:
-            call = _Call(name, context, self._timeouts.get(name))
+            call = _Call(method, context, default_s)
             try:
                 response = behavior(request, context)
             except Exception as error:  # noqa: BLE001  # every error becomes a status, here only
@@ -71,15 +71,17 @@ class ServiceInterceptor(grpc.ServerInterceptor):
             else:
                 call.done()
                 return response
+            finally:
+                call.end()
             return status.abort(context, failure, self._domain)
 
         return handle
 
-    def _streaming(self, behavior: Any, name: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def _streaming(self, behavior: Any, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
         """Wrap a handler that returns a stream of answers."""
 
         def handle(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            call = _Call(name, context, None)
+            call = _Call(method, context, None)
             try:
                 yield from behavior(request, context)
             except Exception as error:  # noqa: BLE001  # every error becomes a status, here only
@@ -87,37 +89,40 @@ class ServiceInterceptor(grpc.ServerInterceptor):
             else:
                 call.done()
                 return
+            finally:
+                call.end()  # also when the client went away
             status.abort(context, failure, self._domain)
 
         return handle
 
 
 class _Call:
-    """One call being served: its context for the handler, and its log line.
+    """One call being served: its context for the handler, its log line and its span.
 
     Args:
-        name: the RPC.
+        method: gRPC's path of the RPC.
         context: gRPC's context of the call.
         default_s: the deadline for a client that set none; None for streams.
     """
 
-    def __init__(self, name: str, context: grpc.ServicerContext, default_s: float | None) -> None:
+    def __init__(self, method: str, context: grpc.ServicerContext, default_s: float | None) -> None:
+        name = method.rpartition("/")[2]
         left: float | None = context.time_remaining()
         unlimited = left is None or left > FOREVER_S
-        metadata = dict(context.invocation_metadata())
-        callcontext.begin(default_s if unlimited else left, str(metadata.get("traceparent", "")))
+        callcontext.begin(default_s if unlimited else left)
+        self._span = rpcspan.begin_served(method, context)
+        tracing.make_current(self._span)
         self._begun = time.monotonic()
         self._reads = name.startswith(("Get", "List"))
         self._log = log.bind(rpc=name)
         if unlimited and default_s is not None:
             self._log = self._log.bind(default_deadline_s=default_s)
-        if callcontext.traceparent.get():
-            self._log = self._log.bind(traceparent=callcontext.traceparent.get())
 
     def done(self) -> None:
         """Log a call that was answered; reads are polled, so they are debug lines."""
         say = self._log.debug if self._reads else self._log.info
         say("served", code="OK", ms=self._elapsed_ms())
+        rpcspan.answered(self._span)
 
     def failed(self, error: Exception) -> errors.AetherlessError:
         """Log a call that failed; return the error that the client gets."""
@@ -125,9 +130,16 @@ class _Call:
         if isinstance(error, errors.AetherlessError) and not isinstance(error, errors.Internal):
             fields = {"reason": error.reason, "error": error.message, **error.metadata}
             self._log.warning("refused", code=error.code, ms=ms, details=fields)
+            rpcspan.failed(self._span, error)
             return error
         self._log.error("failed", code="INTERNAL", ms=ms, exc_info=error)
+        rpcspan.failed(self._span, error)
         return error if isinstance(error, errors.AetherlessError) else errors.internal()
+
+    def end(self) -> None:
+        """Leave the thread to its next call."""
+        self._span.end()
+        tracing.make_current(tracing.NOBODY)
 
     def _elapsed_ms(self) -> float:
         """Return how long the call took so far, in milliseconds."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Structured logs: one JSON object per line on standard error."""
+"""Structured logs: one JSON object per line on standard error, with the trace it belongs to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import sys
 
 import structlog
+
+from aetherless_common import tracing
 
 LEVELS = logging.getLevelNamesMapping()
 
@@ -25,6 +27,7 @@ def configure(service: str, level: str | None = None) -> None:
         processors=[
             _named(service),
             structlog.contextvars.merge_contextvars,
+            _traced,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.dict_tracebacks,
@@ -44,3 +47,13 @@ def _named(service: str) -> structlog.typing.Processor:
         return event
 
     return add  # type: ignore[return-value]
+
+
+def _traced(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Name the span in which the line was written, recorded here or by the caller."""
+    span = tracing.current()
+    if span.carrier:
+        event["trace_id"], event["span_id"] = span.trace_id, span.span_id
+    return event

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +17,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from aetherless_common import logs
+from aetherless_common import logs, tracing
 from aetherless_common.errors import AetherlessError, Internal
 from aetherless_common.interceptor import ServiceInterceptor
 from aetherless_common.lock import service_lock
@@ -69,6 +69,8 @@ def run_service(
     parser.add_argument("--cleanup", action="store_true", help="remove what the service owns")
     arguments = parser.parse_args(argv)
     logs.configure(name)
+    if not arguments.cleanup:
+        tracing.start(name, lambda text: log.warning("tracing", cause=text))
     try:
         settings = Settings.load()
         settings.make_folders()
@@ -82,6 +84,8 @@ def run_service(
         log.error("ended", reason=error.reason, error=error.message, details=error.metadata)  # noqa: TRY400
         sys.stderr.flush()
         return error.exit_status
+    finally:
+        tracing.stop()
     return 0
 
 
@@ -114,18 +118,29 @@ def serving(settings: Settings, name: str, service: Service) -> Iterator[grpc.Se
 
 def _serve_until_told(settings: Settings, name: str, service: Service) -> None:
     """Start the service, serve it, and return after SIGTERM or SIGINT."""
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+    told = _catch_signals()
     try:
         service.start()
     except BaseException:
         service.stop()
         raise
     with serving(settings, name, service):
-        told.wait()
+        select.select([told], [], [])
         log.info("draining")
     log.info("ended")
+
+
+def _catch_signals() -> int:
+    """Return a descriptor that can be read once SIGTERM or SIGINT came.
+
+    A lock that is set by the signal's handler would not do: the signal may come between the
+    interpreter's last look at it and the wait.
+    """
+    told, tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return told
 
 
 def _make_server(name: str, service: Service, checks: health.HealthServicer) -> grpc.Server:
