@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aetherless_common import callcontext
+from aetherless_common import tracing
 from aetherless_common.errors import OutOfRange, ResourceExhausted
 from aetherless_registry import events
 from aetherless_registry.event_store import (
@@ -108,11 +108,8 @@ def test_the_end_writes_what_waits(store: FullStore) -> None:
 def test_an_event_is_of_the_trace_that_its_thread_works_for(log: EventLog) -> None:
     """As the W3C context says."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    token = callcontext.traceparent.set(f"00-{trace}-00f067aa0ba902b7-01")
-    try:
+    with tracing.use(tracing.Span((("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),))):
         log.record("f", "DECLARED", "it is declared")
-    finally:
-        callcontext.traceparent.reset(token)
     log.record("f", "DEPLOYED", "it serves")
     assert [each.trace_id for each in log.read(ALL)[0]] == [trace, ""]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.registry.v1 import event_pb2
-from aetherless_common import callcontext
+from aetherless_common import tracing
 from aetherless_common.watch import Broadcaster, Subscription
 from aetherless_registry import errors
 from aetherless_registry.event_store import (
@@ -121,7 +121,7 @@ class EventLog:
 
     def add(self, *events: EventRecord) -> None:
         """Record events as they are; those of the class LIFECYCLE are on disk after this."""
-        trace_id = _trace_id()
+        trace_id = tracing.current().trace_id
         traced = [each if each.trace_id else replace(each, trace_id=trace_id) for each in events]
         with self._changed:
             self._waiting.extend(traced)
@@ -220,9 +220,3 @@ class EventLog:
             except EventStoreError as error:
                 subscription.close()
                 raise errors.events_unreadable(str(error)) from error
-
-
-def _trace_id() -> str:
-    """Return the id of the trace that this thread works for; empty when there is none."""
-    parts = callcontext.traceparent.get().split("-")
-    return parts[1] if len(parts) > 1 else ""
