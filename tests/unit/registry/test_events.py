@@ -106,12 +106,14 @@ def test_the_end_writes_what_waits(store: FullStore) -> None:
 
 
 def test_an_event_is_of_the_trace_that_its_thread_works_for(log: EventLog) -> None:
-    """As the W3C context says."""
+    """As the W3C context says; one that nobody records is none."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    with tracing.use(tracing.Span((("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),))):
-        log.record("f", "DECLARED", "it is declared")
+    for flags in ("01", "00"):
+        span = tracing.Span((("traceparent", f"00-{trace}-00f067aa0ba902b7-{flags}"),))
+        with tracing.use(span):
+            log.record("f", "DECLARED", "it is declared")
     log.record("f", "DEPLOYED", "it serves")
-    assert [each.trace_id for each in log.read(ALL)[0]] == [trace, ""]
+    assert [each.trace_id for each in log.read(ALL)[0]] == [trace, "", ""]
 
 
 def test_a_full_disk_stops_nobody(

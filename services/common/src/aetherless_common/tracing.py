@@ -49,6 +49,11 @@ class Span:
         """The span, as 16 hexadecimal digits; empty for nobody's."""
         return self._part(2)
 
+    @property
+    def sampled(self) -> bool:
+        """Whether the trace is recorded somewhere, as the context's flags say."""
+        return self._part(3)[-1:] in tuple("13579bdf")
+
     def set(self, attributes: Attributes) -> None:
         """Add attributes, named as OpenTelemetry's semantic conventions name them."""
 

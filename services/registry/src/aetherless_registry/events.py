@@ -121,7 +121,7 @@ class EventLog:
 
     def add(self, *events: EventRecord) -> None:
         """Record events as they are; those of the class LIFECYCLE are on disk after this."""
-        trace_id = tracing.current().trace_id
+        trace_id = _trace_id()
         traced = [each if each.trace_id else replace(each, trace_id=trace_id) for each in events]
         with self._changed:
             self._waiting.extend(traced)
@@ -220,3 +220,9 @@ class EventLog:
             except EventStoreError as error:
                 subscription.close()
                 raise errors.events_unreadable(str(error)) from error
+
+
+def _trace_id() -> str:
+    """Return the id of the trace that this thread works for; empty when nobody records one."""
+    span = tracing.current()
+    return span.trace_id if span.sampled else ""
