@@ -16,6 +16,7 @@ HOMES = {
     "aetherless_snapshotter": "services/snapshotter/src",
     "aetherless_netplane": "services/netplane/src",
     "aetherless_ipc": "services/ipc/src",
+    "aetherless_ring": "services/ipc/ring/src",
     "aetherless_cli": "cli/src",
 }
 IMPORT_ALL = """
@@ -31,7 +32,10 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 @pytest.mark.parametrize("package", HOMES)
 def test_package_imports_alone(package: str) -> None:
     """Every module of the package imports when the other services are not there."""
-    shared = [ROOT / "services/common/src", ROOT / "protos/gen", sysconfig.get_path("purelib")]
+    shared = [
+        ROOT / each for each in ("services/common/src", "services/ipc/ring/src", "protos/gen")
+    ]
+    shared.append(Path(sysconfig.get_path("purelib")))
     # -S leaves the .pth lines out that would bring the whole workspace in.
     command = [sys.executable, "-S", "-c", IMPORT_ALL, package, str(ROOT / HOMES[package])]
     done = subprocess.run(

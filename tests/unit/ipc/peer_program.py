@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from aetherless_ipc.attachment import Attachment, AttachRefusedError
-from aetherless_ipc.layout import Direction
+from aetherless_ring.layout import Direction
 
 WAIT_S = 20.0
 

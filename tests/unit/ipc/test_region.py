@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aetherless_ipc.layout import (
+from aetherless_ipc.region import SEALS, MappedRegion, Region
+from aetherless_ring.layout import (
     CACHE_LINES,
     LARGEST_RING,
     PAGE,
@@ -23,7 +24,6 @@ from aetherless_ipc.layout import (
     Layout,
     ring_problem,
 )
-from aetherless_ipc.region import SEALS, MappedRegion, Region
 
 RING = SMALLEST_RING
 

@@ -19,8 +19,8 @@ from aetherless.ipc.v1 import ipc_service_pb2 as pb
 from aetherless_common import errors
 from aetherless_ipc.attachment import Attachment, AttachRefusedError
 from aetherless_ipc.broker import Broker, ipc_folder
-from aetherless_ipc.layout import Direction, Layout
 from aetherless_ipc.servicer import IpcServicer
+from aetherless_ring.layout import Direction, Layout
 
 if TYPE_CHECKING:
     from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub

@@ -15,9 +15,9 @@ import structlog
 from aetherless_common.settings import PRIVATE_DIR
 from aetherless_ipc import errors, members
 from aetherless_ipc.channel import Channel, Declaration, State
-from aetherless_ipc.layout import VERSION
 from aetherless_ipc.sidesocket import LONGEST_MESSAGE, SocketLoop, listen, socket_path
 from aetherless_ipc.store import DeclarationStore
+from aetherless_ring.layout import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from aetherless_ipc.layout import Layout
 from aetherless_ipc.region import Region
+from aetherless_ring.layout import Layout
 
 if TYPE_CHECKING:
     import socket

@@ -14,7 +14,7 @@ import os
 import struct
 from typing import Self
 
-from aetherless_ipc.layout import MAGIC, PAGE, VERSION, Direction, HeaderField, Layout
+from aetherless_ring.layout import MAGIC, PAGE, VERSION, Direction, HeaderField, Layout
 
 MFD_NOEXEC_SEAL = 0x0008  # linux/memfd.h, since 6.3; not in Python's os yet
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL

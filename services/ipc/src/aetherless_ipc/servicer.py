@@ -12,7 +12,7 @@ from aetherless_common.errors import invalid_argument
 from aetherless_common.pagination import paginate
 from aetherless_ipc.broker import Broker
 from aetherless_ipc.channel import Channel, State
-from aetherless_ipc.layout import ring_problem
+from aetherless_ring.layout import ring_problem
 
 if TYPE_CHECKING:
     import grpc

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things lie in a channel's region. Pure arithmetic; README.md has the picture.
+"""Where things lie in a region and in a record. ../../README.md has the pictures.
 
 All integers are in native byte order: a region never leaves its host. Indices count bytes since
 the region was made and never wrap; an index modulo the ring's size is an offset in its data area.
@@ -17,6 +17,11 @@ PAGE = 4096
 CACHE_LINES = 128
 SMALLEST_RING = 64 << 10
 LARGEST_RING = 1 << 30
+# A record: the words checksum, length, type and sequence, then the payload.
+HEAD = 16
+ALIGNMENT = 64
+SKIP = 0xFFFFFFFF
+LARGEST_PAYLOAD = 16 << 20
 
 
 class HeaderField(IntEnum):
@@ -35,8 +40,27 @@ class ControlField(IntEnum):
 
     PRODUCED = 0 * CACHE_LINES  # u64 index, written by the producer only
     CONSUMED = 1 * CACHE_LINES  # u64 index, written by the consumer only
-    PRODUCER_ASLEEP = 2 * CACHE_LINES  # u32; not 0 while the producer waits for room
-    CONSUMER_ASLEEP = 3 * CACHE_LINES  # u32; not 0 while the consumer waits for a record
+    PRODUCER_ASLEEP = 2 * CACHE_LINES  # u32 Sleep; the consumer may clear it
+    CONSUMER_ASLEEP = 3 * CACHE_LINES  # u32 Sleep; the producer may clear it
+
+
+class Sleep(IntEnum):
+    """How a side that waits wants to be woken."""
+
+    AWAKE = 0
+    ON_FUTEX = 1  # FUTEX_WAKE on the word that says so
+    ON_DOORBELL = 2  # 8 bytes, the number 1, to its eventfd or pipe
+
+
+class RecordType(IntEnum):
+    """What a record is, in its type word. Others are the users' own."""
+
+    USER = 0
+    REQUEST = 1
+    RESPONSE = 2
+    PING = 3
+    PONG = 4
+    SHUTDOWN = 5
 
 
 class Direction(IntEnum):
@@ -57,6 +81,11 @@ class Layout:
         """The whole region: header, two control blocks, two data areas."""
         return PAGE + len(Direction) * (PAGE + self.ring_bytes)
 
+    @property
+    def largest_payload(self) -> int:
+        """The most bytes that a record carries."""
+        return min(LARGEST_PAYLOAD, self.ring_bytes // 4)
+
     def control_offset(self, direction: Direction) -> int:
         """Where a direction's control block begins."""
         return PAGE + direction * PAGE
@@ -64,6 +93,11 @@ class Layout:
     def data_offset(self, direction: Direction) -> int:
         """Where a direction's data area begins; page-aligned."""
         return PAGE + len(Direction) * PAGE + direction * self.ring_bytes
+
+
+def stride_of(length: int) -> int:
+    """Return the bytes from a record with such a payload to the next."""
+    return (HEAD + length + ALIGNMENT - 1) & ~(ALIGNMENT - 1)
 
 
 def ring_problem(ring_bytes: int) -> str:
