@@ -246,7 +246,7 @@ static int read_type(PyObject *const *arguments, Py_ssize_t count, uint32_t *typ
 }
 
 PyDoc_STRVAR(publish_doc,
-	     "publish(payload, type=0, /)\n--\n\nPut a record in and wake the consumer.");
+	     "publish(payload, kind=0, /)\n--\n\nPut a record in and wake the consumer.");
 
 static PyObject *producer_publish(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
@@ -265,7 +265,7 @@ static PyObject *producer_publish(PyObject *self, PyObject *const *arguments, Py
 	Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(publish_many_doc, "publish_many(payloads, type=0, /)\n--\n\n"
+PyDoc_STRVAR(publish_many_doc, "publish_many(payloads, kind=0, /)\n--\n\n"
 			       "Put records in while there is room; return how many.");
 
 static PyObject *producer_publish_many(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
@@ -545,12 +545,12 @@ static int check_open(const Slot *slot, int writable)
 }
 
 PyDoc_STRVAR(commit_doc,
-	     "commit(length=None, type=0)\n--\n\n"
+	     "commit(length=None, kind=0)\n--\n\n"
 	     "Finish a reserved record, of its first length bytes, and wake the consumer.");
 
 static PyObject *slot_commit(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
-	static char *names[] = {"length", "type", NULL};
+	static char *names[] = {"length", "kind", NULL};
 	Slot *slot = (Slot *)self;
 	PyObject *given = Py_None;
 	unsigned type = 0;
