@@ -4,7 +4,9 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # command:package; a program of any origin on PATH will do.
-TOOLS=(go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm)
+TOOLS=(
+    go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm rustc:rustc
+)
 
 missing=()
 for tool in "${TOOLS[@]}"; do

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the tests' programs from tests/programs/, once, into build/test-programs/."""
+"""The tests' programs: what each is, and where its handler lies once it is built."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
-import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from . import builders
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,25 +18,45 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = REPOSITORY / "tests" / "programs"
 BUILT = REPOSITORY / "build" / "test-programs"
-SYSTEM_PYTHON = "/usr/bin/python3"
-BUILD_TIMEOUT_S = 240
 STAMP = ".built-from"
 
 
-def run(*command: str | Path, folder: Path, **environment: str) -> None:
-    """Run a build step; RuntimeError with its words when it fails."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=BUILD_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{command} -> {done.returncode}\n{done.stdout}")
+@dataclass(frozen=True)
+class Program:
+    """A program of tests/programs that needs more than a word to deploy.
+
+    Arguments:
+        file: Its handler, in its folder.
+        build: Builds the folder into another one; None when it runs as it lies there.
+        memory_mb: The memory limit that suits it, in MiB.
+        keys: Further keys of its entry in a configuration.
+        varies: Those of count, pid and parent that differ from one of its workers to another.
+    """
+
+    file: str
+    build: Callable[[Path, Path], None] | None = None
+    memory_mb: int = 256
+    keys: dict[str, Any] = field(default_factory=dict)
+    varies: frozenset[str] = frozenset()
+
+
+PROGRAMS = {
+    "node": Program("server.js"),
+    "go": Program("counter", builders.go),
+    "closer": Program("closer", builders.static_c),
+    "flask": Program("serve.py", builders.python, varies=frozenset({"count", "pid"})),
+    "fastapi": Program("serve.sh", builders.python),
+    "django": Program("serve.sh", builders.python),
+    "express": Program("server.js", builders.npm),
+    "jvm": Program("serve.sh", builders.java, memory_mb=512),
+    "rust": Program("server", builders.rust),
+    "grpc": Program("serve.py", builders.python, keys={"warmup": "tcp"}),
+}
+
+
+def program(name: str) -> Program:
+    """Return what a program is; the plain ones are a Python file named like their folder."""
+    return PROGRAMS.get(name, Program(f"{Path(name).name}.py"))
 
 
 def digest(folder: Path) -> str:
@@ -47,45 +68,14 @@ def digest(folder: Path) -> str:
     return state.hexdigest()
 
 
-def build_flask(source: Path, target: Path) -> None:
-    """Make a venv that holds Flask and gunicorn, with the program at its top."""
-    run(SYSTEM_PYTHON, "-m", "venv", target, folder=source)
-    pip = target / "bin" / "pip"
-    run(pip, "install", "--quiet", "--no-deps", "-r", source / "requirements.txt", folder=source)
-    for name in ("serve.py", "app.py"):
-        shutil.copy(source / name, target / name)
-
-
-def build_go(source: Path, target: Path) -> None:
-    """Build the Go server from the standard library alone."""
-    run(
-        "go", "build", "-o", target / "counter", ".",
-        folder=source,
-        CGO_ENABLED="0", GOFLAGS="-mod=mod", GOPROXY="off", GOCACHE=str(BUILT / ".go-cache"),
-    )  # fmt: skip
-
-
-def build_closer(source: Path, target: Path) -> None:
-    """Build the C server, static."""
-    output = target / "closer"
-    run("gcc", "-O2", "-Wall", "-static", "-o", output, source / "closer.c", folder=source)
-
-
-BUILDERS: dict[str, Callable[[Path, Path], None]] = {
-    "flask": build_flask,
-    "go": build_go,
-    "closer": build_closer,
-}
-
-
 def built(name: str) -> Path:
     """Return the folder of a program, built when its sources changed.
 
     Raises:
         RuntimeError: a build step failed; with its words.
     """
-    source, target = SOURCES / name, BUILT / name
-    if name not in BUILDERS:
+    source, target, build = SOURCES / name, BUILT / name, program(name).build
+    if build is None:
         return source
     BUILT.mkdir(parents=True, exist_ok=True)
     with (BUILT / f".{name}.lock").open("w") as lock:
@@ -94,7 +84,7 @@ def built(name: str) -> Path:
         if not stamp.exists() or stamp.read_text() != digest(source):
             shutil.rmtree(target, ignore_errors=True)
             target.mkdir()
-            BUILDERS[name](source, target)
+            build(source, target)
             stamp.write_text(digest(source))
     return target
 
@@ -107,6 +97,4 @@ def handler(name: str) -> Path:
     """
     if name == "hello":
         return REPOSITORY / "examples" / "hello.py"
-    files = {"flask": "serve.py", "node": "server.js", "go": "counter", "closer": "closer"}
-    folder = built(name)
-    return folder / files.get(name, f"{folder.name}.py")
+    return built(name) / program(name).file

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a program's folder is built into another one, by the tools of its language."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+BUILD_TIMEOUT_S = 240
+GO_CACHE = ".go-cache"
+
+
+def run(*command: str | Path, folder: Path, **environment: str) -> None:
+    """Run a build step; RuntimeError with its words when it fails."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BUILD_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command} -> {done.returncode}\n{done.stdout}")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a program's sources into the folder where it runs."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)
+
+
+def python(source: Path, target: Path) -> None:
+    """Make a venv with what requirements.txt names, and the program at its top."""
+    run(SYSTEM_PYTHON, "-m", "venv", target, folder=source)
+    pip = target / "bin" / "pip"
+    run(pip, "install", "--quiet", "--no-deps", "-r", source / "requirements.txt", folder=source)
+    copy(source, target)
+
+
+def npm(source: Path, target: Path) -> None:
+    """Install what package-lock.json names beside the program."""
+    copy(source, target)
+    run("npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", folder=target)
+
+
+def go(source: Path, target: Path) -> None:
+    """Build a Go server from the standard library alone."""
+    run(
+        "go", "build", "-o", target / "counter", ".",
+        folder=source,
+        CGO_ENABLED="0", GOFLAGS="-mod=mod", GOPROXY="off", GOCACHE=str(target.parent / GO_CACHE),
+    )  # fmt: skip
+
+
+def java(source: Path, target: Path) -> None:
+    """Compile a Java server beside the script that runs it."""
+    copy(source, target)
+    run("javac", "--release", "17", "-d", target, source / "Server.java", folder=source)
+
+
+def rust(source: Path, target: Path) -> None:
+    """Compile a Rust server from the standard library alone."""
+    run("rustc", "-O", "-o", target / "server", source / "server.rs", folder=source)
+
+
+def static_c(source: Path, target: Path) -> None:
+    """Build a C server, static."""
+    output = target / source.name
+    run("gcc", "-O2", "-Wall", "-static", "-o", output, source / f"{source.name}.c", folder=source)
