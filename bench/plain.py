@@ -87,6 +87,14 @@ class StartedProcess:
         return first_byte_s(self.port, self.began)
 
 
+def interpreter_of(handler: Path) -> list[str]:
+    """Return what runs a handler: the Python of its environment, Debian's, or itself."""
+    if handler.suffix != ".py":
+        return []
+    environment = handler.parent / "pyvenv.cfg"
+    return [str(handler.parent / "bin" / "python") if environment.exists() else PYTHON]
+
+
 def plain_process(
     handler: Path, ready: Path, environment: Mapping[str, str] | None = None
 ) -> StartedProcess:
@@ -98,10 +106,9 @@ def plain_process(
         environment: What its function declares.
     """
     port = free_port()
-    interpreter = [PYTHON] if handler.suffix == ".py" else []
     names = {"PORT", "AETHER_TRIGGER_PORT"}
     return StartedProcess(
-        [*interpreter, str(handler)],
+        [*interpreter_of(handler), str(handler)],
         port,
         {
             "PATH": "/usr/bin:/bin",
