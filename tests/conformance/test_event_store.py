@@ -64,7 +64,7 @@ def test_an_event_comes_back_as_it_was_added(store: EventStore) -> None:
         revision=3,
         metadata={"client": "127.0.0.1:1", "é": "ü\n"},
         trace_id="0" * 31 + "1",
-        event_class=EventClass.FAILED_WAKE,
+        event_class=EventClass.TROUBLE,
         subject="instances/f-r3-0",
         change=7,
     )

@@ -92,7 +92,38 @@ class FakeHost:
             instance = self.instances.pop(name)
             instance.state = ENDED
             instance.end_reason = reason
+            instance.lost = True
             self.change(instance)
+
+    def evict(
+        self, instance: instance_pb2.Instance, cause: instance_pb2.TreeEndCause.ValueType
+    ) -> Any:
+        """End the tree of an instance, and arm it again."""
+        with self.lock:
+            instance.state = ARMED
+            instance.evictions += cause != instance_pb2.TREE_END_CAUSE_EXITED
+            instance.root_pid = instance.sandbox_root_pid = 0
+            instance.last_end.cause = cause
+            instance.last_end.time.GetCurrentTime()
+            return self.change(instance)
+
+    def fail_wake(self, name: str, reason: str, message: str, at_ns: int) -> None:
+        """Let a wake by a packet fail."""
+        with self.lock:
+            instance = self.instances[name]
+            instance.failed_wakes += 1
+            wake = instance_pb2.Wake(
+                sequence=instance.wakes + instance.failed_wakes,
+                cause=instance_pb2.WAKE_CAUSE_PACKET,
+                client="127.0.0.1:5",
+                failure_reason=reason,
+                failure_message=message,
+            )
+            wake.first_packet_time.FromNanoseconds(at_ns)
+            wake.request_latency.FromMicroseconds(100)
+            wake.restore_duration.FromMicroseconds(16_600)
+            instance.last_wake.CopyFrom(wake)
+            self.change(instance, wake)
 
     def wake(self, name: str, cause: instance_pb2.WakeCause.ValueType, at_ns: int) -> None:
         """Restore an instance, as a packet or a command does."""
@@ -101,7 +132,8 @@ class FakeHost:
             instance.state = RUNNING
             instance.wakes += 1
             instance.root_pid, instance.sandbox_root_pid = 4000, 7
-            wake = instance_pb2.Wake(sequence=instance.wakes, cause=cause, client="127.0.0.1:5")
+            number = instance.wakes + instance.failed_wakes
+            wake = instance_pb2.Wake(sequence=number, cause=cause, client="127.0.0.1:5")
             wake.first_packet_time.FromNanoseconds(at_ns)
             wake.restore_duration.FromMilliseconds(9)
             instance.last_wake.CopyFrom(wake)

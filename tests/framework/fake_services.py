@@ -102,6 +102,7 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
                     netns_path=f"/netns/{next(host.counter)}",
                     init_pid=3000,
                 )
+                instance.create_time.GetCurrentTime()
                 host.instances[name] = instance
             answer = host.change(instance)
         host.after("CreateInstance")
@@ -207,10 +208,7 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
             instance = self.host.find(request.name)
             if instance.state != RUNNING:
                 raise _state_error(instance, "ARMED")
-            instance.state = ARMED
-            instance.evictions += 1
-            instance.root_pid = instance.sandbox_root_pid = 0
-            answer = self.host.change(instance)
+            answer = self.host.evict(instance, instance_pb2.TREE_END_CAUSE_COMMAND)
         self.host.after("EvictInstance")
         return snapshotter_service_pb2.EvictInstanceResponse(instance=answer)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OFFSET = 1_700_000_000_000_000_000
+NOW = 1_700_000_100_000_000_000
 
 
 def wake(
@@ -75,7 +77,7 @@ def observe(instance: instances.Instance, *events: object) -> list[str]:
     """Report events; returns the state after each."""
     seen = []
     for event in events:
-        instance.observe(event, OFFSET)  # type: ignore[arg-type]
+        instance.observe(event, OFFSET, NOW)  # type: ignore[arg-type]
         seen.append(instances.state_name(instance.state))
     return seen
 
@@ -107,6 +109,43 @@ def test_a_life(clone: instances.Instance) -> None:
     assert (message.wakes, message.failed_wakes, message.evictions) == (2, 0, 1)
     assert message.end_reason == "out of luck"
     assert message.sandbox_root_pid == 0
+
+
+@pytest.mark.parametrize(
+    ("event", "cause", "status"),
+    [
+        (Evicted(idle=True), instance_pb2.TREE_END_CAUSE_IDLE, (0, 0)),
+        (Evicted(idle=False), instance_pb2.TREE_END_CAUSE_COMMAND, (0, 0)),
+        (RootExited(9, 3, 0, out_of_memory=False), instance_pb2.TREE_END_CAUSE_EXITED, (3, 0)),
+        (
+            RootExited(9, -1, 9, out_of_memory=True),
+            instance_pb2.TREE_END_CAUSE_MEMORY_LIMIT,
+            (-1, 9),
+        ),
+    ],
+)
+def test_the_end_of_a_tree_says_what_ended_it(
+    clone: instances.Instance,
+    event: object,
+    cause: instance_pb2.TreeEndCause.ValueType,
+    status: tuple[int, int],
+) -> None:
+    """When, by what, and with which status; it stays known when the next tree runs."""
+    observe(clone, Armed(1), Restoring(1, WakeCause.PACKET), Woke(wake(1)))
+    assert not clone.message().HasField("last_end")
+    observe(clone, event, Armed(2))
+    end = clone.message().last_end
+    assert (end.cause, end.exit_status, end.signal) == (cause, *status)
+    assert end.time.ToNanoseconds() == NOW
+
+
+def test_a_sandbox_that_ends_by_itself_is_lost(clone: instances.Instance) -> None:
+    """One that was deleted is not."""
+    other = replace(clone)
+    observe(clone, Armed(1), SandboxEnded(""))
+    other.become_ended("deleted")
+    observe(other, SandboxEnded(""))
+    assert (clone.message().lost, other.message().lost) == (True, False)
 
 
 def test_a_failed_wake_leads_back_to_armed(clone: instances.Instance) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aetherless_registry.catalog import Catalog
+    from aetherless_registry.events import EventLog
     from aetherless_registry.peers import Peers, World
     from aetherless_registry.store import FunctionRecord
     from aetherless_registry.view import View
@@ -81,6 +82,7 @@ class Advancer:
         catalog: what is desired.
         peers: the services.
         view: shown the addresses that were observed.
+        events: told of snapshots that are made anew.
         enqueue: has a function looked at soon.
         progressed: told that a function got on, so that its next failure is the first in a row.
     """
@@ -90,12 +92,14 @@ class Advancer:
         catalog: Catalog,
         peers: Peers,
         view: View,
+        events: EventLog,
         enqueue: Callable[[str], None],
         progressed: Callable[[str], None],
     ) -> None:
         self._catalog = catalog
         self._peers = peers
         self._view = view
+        self._events = events
         self._enqueue = enqueue
         self._progressed = progressed
         self._runner = StepRunner(peers, catalog)
@@ -236,10 +240,21 @@ class Advancer:
         log.warning("deploy failed", function=function_id, step=step.kind.value, error=str(error))
         if error.reason == "SNAPSHOT_INCOMPATIBLE" and key not in self._remade:
             self._spoiled.add(key)
+            self._tell_remaking(function_id, step.revision, error)
             return
         self._progressed(function_id)
         self._catalog.fail_deploy(
             function_id, record.revision, step.kind.value, error, lost=desired.repairing
+        )
+
+    def _tell_remaking(self, function_id: str, revision: int, error: AetherlessError) -> None:
+        """Record that a snapshot is made anew, and why."""
+        self._events.record(
+            function_id,
+            "SNAPSHOT_REMADE",
+            f"the snapshot of revision {revision} is made anew: {error.message}",
+            metadata={**error.metadata, "errorReason": error.reason},
+            revision=revision,
         )
 
     def _remove(

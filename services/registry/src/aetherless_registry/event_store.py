@@ -26,8 +26,8 @@ class EventClass(enum.IntEnum):
     LIFECYCLE = 0
     # Wakes and evictions that went well: many.
     ROUTINE = 1
-    # Wakes that failed: as many as a client tries.
-    FAILED_WAKE = 2
+    # Wakes that failed, and programs that ended by themselves: as many as clients try.
+    TROUBLE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

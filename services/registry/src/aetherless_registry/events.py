@@ -134,8 +134,15 @@ class EventLog:
         return self._store.last_change()
 
     def newest(self, subject: str) -> EventRecord | None:
-        """Return the newest event of a subject, for example of an instance."""
-        return self._store.newest(subject)
+        """Return the newest event of a subject, for example of an instance's wakes.
+
+        None when there is none, and when the store can't be read.
+        """
+        try:
+            return self._store.newest(subject)
+        except EventStoreError as error:
+            log.warning("events not read", error=str(error))
+            return None
 
     def _write_batches(self) -> None:
         """Write what was recorded without waiting, a little later, together."""

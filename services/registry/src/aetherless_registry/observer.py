@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.snapshotter.v1 import instance_pb2
-from aetherless_common.errors import AetherlessError
-from aetherless_registry import names
+from aetherless_common.errors import AetherlessError, Unavailable
 from aetherless_registry.wakes import Noticed, WakeJoiner
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from aetherless.snapshotter.v1 import snapshotter_service_pb2
     from aetherless_common.channels import TypedStream
     from aetherless_registry.catalog import Catalog
+    from aetherless_registry.chronicle import Chronicle
     from aetherless_registry.peers import Peers
     from aetherless_registry.reconciler import Reconciler
     from aetherless_registry.view import View
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
+# How long one look for a service that may be lost takes at most.
+LOOK_S = 0.5
 JOIN_S = 3.0
 
 
@@ -42,21 +44,30 @@ class Observer:
         peers: the services.
         view: shown what instances do.
         reconciler: told what needs repair.
+        chronicle: told what happens.
     """
 
-    def __init__(self, catalog: Catalog, peers: Peers, view: View, reconciler: Reconciler) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        peers: Peers,
+        view: View,
+        reconciler: Reconciler,
+        chronicle: Chronicle,
+    ) -> None:
         self._catalog = catalog
         self._peers = peers
         self._view = view
         self._reconciler = reconciler
+        self._chronicle = chronicle
         self._joiner = WakeJoiner()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._streams: dict[str, TypedStream] = {}
         follow = self._follow
         loops: dict[str, Callable[[], None]] = {
-            "instances": lambda: follow("instances", peers.watch_instances, self._read_instances),
-            "traffic": lambda: follow("traffic", peers.watch_traffic, self._read_traffic),
+            "instances": lambda: follow("snapshotter", peers.watch_instances, self._read_instances),
+            "traffic": lambda: follow("netplane", peers.watch_traffic, self._read_traffic),
             "wakes": self._expire_wakes,
         }
         self._threads = [
@@ -86,27 +97,42 @@ class Observer:
         self._catalog.observe(function_id, self._view.activities(function_id))
 
     def _follow(
-        self, name: str, begin: Callable[[], TypedStream], read: Callable[[TypedStream], None]
+        self, service: str, begin: Callable[[], TypedStream], read: Callable[[TypedStream], None]
     ) -> None:
-        """Read a stream; begin it again whenever it ends."""
+        """Read a service's stream; begin it again whenever it ends."""
         delay = FIRST_RETRY_S
         while not self._stopping.is_set():
             begun = time.monotonic()
             try:
                 stream = begin()
                 with self._changed:
-                    self._streams[name] = stream
+                    self._streams[service] = stream
                 read(stream)
+                self._wait_if_lost(service, "it ended its stream")
             except AetherlessError as error:
-                log.info("stream ended", stream=name, error=str(error))
+                log.info("stream ended", service=service, error=str(error))
+                self._wait_if_lost(service, str(error), gone=isinstance(error, Unavailable))
             except Exception:
                 if not self._stopping.is_set():
-                    log.exception("stream failed", stream=name)
+                    log.exception("stream failed", service=service)
             if not self._stopping.is_set():
                 self._reconciler.resync()  # once it is back, all is looked at again
             lasted = time.monotonic() - begun > LAST_RETRY_S
             delay = FIRST_RETRY_S if lasted else min(delay * 2, LAST_RETRY_S)
             self._stopping.wait(delay)
+
+    def _wait_if_lost(self, service: str, cause: str, *, gone: bool = False) -> None:
+        """Record that a service is lost, wait for it, and record that it is back.
+
+        It is lost when it is known to be ``gone``, or does not answer now.
+        """
+        if self._stopping.is_set() or (not gone and self._peers.answers(service, LOOK_S)):
+            return
+        self._chronicle.service_lost(service, cause)
+        while not self._stopping.is_set():
+            if self._peers.answers(service, LOOK_S):
+                self._chronicle.service_back(service)
+                return
 
     # Instances
 
@@ -126,7 +152,9 @@ class Observer:
 
     def _take_all(self, present: list[instance_pb2.Instance]) -> None:
         """Take over a full list: the snapshotter is there, or there again."""
-        touched = self._view.replace_instances(present)
+        known = self._view.replace_instances(present)
+        self._chronicle.resumed(known, present)
+        touched = {each.workload.function_id for each in (*known.values(), *present)}
         declared = {record.function_id for record in self._catalog.records()[0]}
         for function_id in touched | declared:
             self.settle(function_id)
@@ -141,8 +169,9 @@ class Observer:
         self._view.put_instance(instance)
         self.settle(function_id)
         if response.HasField("wake"):
-            endpoint = names.ENDPOINTS + names.bare(instance.name, names.INSTANCES)
-            self._join(lambda now: self._joiner.wake(endpoint, function_id, response.wake, now))
+            self._chronicle.heard_wake(instance, response.wake)
+            self._join(lambda now: self._joiner.wake(instance, response.wake, now))
+        self._chronicle.changed(instance)
         if instance.state == instance_pb2.INSTANCE_STATE_ENDED:
             log.info("instance ended", instance=instance.name, why=instance.end_reason)
             self._reconciler.enqueue(function_id)
@@ -177,6 +206,7 @@ class Observer:
             self._tell(late)
 
     def _tell(self, noticed: list[Noticed]) -> None:
-        """Tell watchers of wakes."""
+        """Record wakes, and tell watchers of them."""
+        self._chronicle.wakes_told(noticed)
         for each in noticed:
             self._catalog.tell_wake(each.function_id, each.notice)

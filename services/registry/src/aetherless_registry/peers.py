@@ -20,7 +20,8 @@ from aetherless.snapshotter.v1 import (
     snapshotter_service_pb2,
     snapshotter_service_pb2_grpc,
 )
-from aetherless_common.channels import connect
+from aetherless_common.channels import connect, serves
+from aetherless_common.errors import AetherlessError
 from aetherless_registry import names, resources
 from aetherless_registry.desired import Observed, ObservedInstance, ObservedRoute
 
@@ -87,14 +88,23 @@ class Peers:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._channels = [connect(settings, name) for name in ("snapshotter", "netplane")]
-        self._snapshotter = snapshotter_service_pb2_grpc.SnapshotterServiceStub(self._channels[0])
-        self._netplane = netplane_service_pb2_grpc.NetplaneServiceStub(self._channels[1])
+        self._channels = {name: connect(settings, name) for name in ("snapshotter", "netplane")}
+        self._snapshotter = snapshotter_service_pb2_grpc.SnapshotterServiceStub(
+            self._channels["snapshotter"]
+        )
+        self._netplane = netplane_service_pb2_grpc.NetplaneServiceStub(self._channels["netplane"])
 
     def close(self) -> None:
         """Close the channels; calls under way fail."""
-        for channel in self._channels:
+        for channel in self._channels.values():
             channel.close()
+
+    def answers(self, service: str, timeout_s: float) -> bool:
+        """Tell whether a service answers, waiting for it up to ``timeout_s`` seconds."""
+        try:
+            return serves(self._channels[service], service, timeout_s)
+        except AetherlessError:
+            return False
 
     # Observing
 

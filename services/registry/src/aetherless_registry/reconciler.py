@@ -17,6 +17,7 @@ from aetherless_registry.workqueue import WorkQueue
 
 if TYPE_CHECKING:
     from aetherless_registry.catalog import Catalog
+    from aetherless_registry.events import EventLog
     from aetherless_registry.peers import Peers
     from aetherless_registry.view import View
 
@@ -36,11 +37,12 @@ class Reconciler:
         catalog: what is desired.
         peers: the services.
         view: shown the addresses that were observed.
+        events: told what users should know of that no change of a function says.
     """
 
-    def __init__(self, catalog: Catalog, peers: Peers, view: View) -> None:
+    def __init__(self, catalog: Catalog, peers: Peers, view: View, events: EventLog) -> None:
         self._catalog = catalog
-        self._advancer = Advancer(catalog, peers, view, self.enqueue, self._progressed)
+        self._advancer = Advancer(catalog, peers, view, events, self.enqueue, self._progressed)
         self._queue = WorkQueue()
         self._stopping = threading.Event()
         self._adopted = False

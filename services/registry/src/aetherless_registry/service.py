@@ -11,9 +11,10 @@ import structlog
 from aetherless.registry.v1 import registry_service_pb2_grpc
 from aetherless_common.errors import Internal
 from aetherless_registry.catalog import Catalog
+from aetherless_registry.chronicle import Chronicle
 from aetherless_registry.declarations import Declarations
 from aetherless_registry.event_store import EventStoreError
-from aetherless_registry.events import EventLog
+from aetherless_registry.events import WARNING, EventLog
 from aetherless_registry.history import History
 from aetherless_registry.observer import Observer
 from aetherless_registry.operations import Operations
@@ -82,6 +83,8 @@ class _Parts:
     def __init__(
         self, store: SqliteStore, event_store: SqliteEventStore, settings: Settings
     ) -> None:
+        # Whether the registry before this one was killed: at its end it removes its pid file.
+        self._unclean = settings.pid_path("registry").exists()
         self._store = store
         self._event_store = event_store
         self._events = EventLog(event_store)
@@ -90,8 +93,9 @@ class _Parts:
         view = View()
         self._catalog = Catalog(store, view)
         self._catalog.on_changed = self._history.take
-        self._reconciler = Reconciler(self._catalog, self._peers, view)
-        self._observer = Observer(self._catalog, self._peers, view, self._reconciler)
+        self._reconciler = Reconciler(self._catalog, self._peers, view, self._events)
+        chronicle = Chronicle(self._events, self._catalog)
+        self._observer = Observer(self._catalog, self._peers, view, self._reconciler, chronicle)
         operations = Operations(self._catalog, self._peers, view, self._observer)
         declarations = Declarations(self._catalog, self._reconciler.declared)
         self.servicer = RegistryServicer(self._catalog, declarations, operations, self._events)
@@ -100,6 +104,10 @@ class _Parts:
         """Record what an earlier registry did not come to, then start the threads."""
         self._history.catch_up()
         self._events.start()
+        if self._unclean:
+            text = "the registry ended without notice, and is back; what it served went on"
+            metadata = {"service": "registry"}
+            self._events.record("", "SERVICE_BACK", text, severity=WARNING, metadata=metadata)
         self._reconciler.start()
         self._observer.start()
 

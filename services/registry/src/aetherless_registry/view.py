@@ -11,7 +11,7 @@ from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_registry import names, resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from aetherless.netplane.v1 import endpoint_pb2
     from aetherless.registry.v1 import function_pb2
@@ -29,33 +29,32 @@ class View:
         self._instances: dict[str, instance_pb2.Instance] = {}
         self._addresses: dict[str, str] = {}
 
-    def put_instance(self, instance: instance_pb2.Instance) -> None:
-        """Take over one instance as it is now; one that ended is dropped."""
+    def put_instance(self, instance: instance_pb2.Instance) -> instance_pb2.Instance | None:
+        """Take over one instance as it is now; return what was known. One that ended is dropped."""
         with self._changed:
+            known = self._instances.get(instance.name)
             if instance.state == instance_pb2.INSTANCE_STATE_ENDED:
                 self._instances.pop(instance.name, None)
             else:
                 self._instances[instance.name] = instance
             self._changed.notify_all()
+            return known
 
-    def replace_instances(self, instances: Iterable[instance_pb2.Instance]) -> set[str]:
-        """Take over a full list; return the functions that had instances, or have some now."""
+    def replace_instances(
+        self, instances: Iterable[instance_pb2.Instance]
+    ) -> Mapping[str, instance_pb2.Instance]:
+        """Take over a full list; return what was known, by name."""
         with self._changed:
-            before = self.functions()
+            known = self._instances
             self._instances = {instance.name: instance for instance in instances}
             self._changed.notify_all()
-            return before | self.functions()
+            return known
 
     def put_endpoints(self, endpoints: Iterable[endpoint_pb2.Endpoint]) -> None:
         """Take over the full list of endpoints."""
         addresses = {names.bare(each.name, names.ENDPOINTS): each.outer_ipv4 for each in endpoints}
         with self._changed:
             self._addresses = addresses
-
-    def functions(self) -> set[str]:
-        """Return the functions that have instances."""
-        with self._changed:
-            return {each.workload.function_id for each in self._instances.values()}
 
     def activities(self, function_id: str) -> list[Activity]:
         """Return what a function's instances do."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aetherless.registry.v1 import function_pb2
 from aetherless.snapshotter.v1 import instance_pb2
+from aetherless_registry import names
 
 if TYPE_CHECKING:
     from aetherless.netplane.v1 import route_pb2
@@ -25,10 +26,15 @@ _CAUSES = {
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """A wake to be told."""
+    """A wake to be told, with the program that it woke."""
 
-    function_id: str
+    workload: instance_pb2.Workload
     notice: function_pb2.WakeNotice
+
+    @property
+    def function_id(self) -> str:
+        """The function that was woken."""
+        return self.workload.function_id
 
 
 @dataclass(slots=True)
@@ -62,10 +68,11 @@ class WakeJoiner:
         self._answers: list[_Answer] = []
 
     def wake(
-        self, endpoint: str, function_id: str, wake: instance_pb2.Wake, now: float
+        self, instance: instance_pb2.Instance, wake: instance_pb2.Wake, now: float
     ) -> list[Noticed]:
-        """Take a wake of the instance behind ``endpoint``; return the wakes to be told now."""
-        noticed = Noticed(function_id, _notice(wake))
+        """Take a wake of an instance; return the wakes to be told now."""
+        noticed = notice(instance, wake)
+        endpoint = names.ENDPOINTS + noticed.notice.instance
         first_packet_ns = wake.first_packet_time.ToNanoseconds()
         if wake.failure_reason or wake.cause != instance_pb2.WAKE_CAUSE_PACKET:
             return [noticed]  # no packet came, or none will be answered
@@ -107,13 +114,19 @@ def _same(waiting: _Waiting, endpoint: str, first_packet_ns: int) -> bool:
     return near and waiting.endpoint == endpoint
 
 
-def _notice(wake: instance_pb2.Wake) -> function_pb2.WakeNotice:
+def notice(instance: instance_pb2.Instance, wake: instance_pb2.Wake) -> Noticed:
     """Return a wake as watchers see it, without its first byte."""
-    return function_pb2.WakeNotice(
+    told = function_pb2.WakeNotice(
         cause=_CAUSES.get(wake.cause, ""),
         client=wake.client,
         restore_duration=wake.restore_duration,
         failure_reason=wake.failure_reason,
         failure_message=wake.failure_message,
         first_packet_time=wake.first_packet_time,
+        request_latency=wake.request_latency,
+        total_duration=wake.total_duration,
+        held_packets=wake.held_packets,
+        instance=names.bare(instance.name, names.INSTANCES),
+        sequence=wake.sequence,
     )
+    return Noticed(instance.workload, told)

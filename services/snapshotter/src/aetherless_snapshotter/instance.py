@@ -98,7 +98,9 @@ class Instance:
     failed_wakes: int = 0
     evictions: int = 0
     last_wake: instance_pb2.Wake | None = None
+    last_end: instance_pb2.TreeEnd | None = None
     end_reason: str = ""
+    lost: bool = False
     root_exit: RootExited | None = None
     exited: threading.Event = field(default_factory=threading.Event)
     busy: threading.Lock = field(default_factory=threading.Lock)
@@ -171,12 +173,15 @@ class Instance:
         self.failed_wakes = status.failed_wakes
         self.evictions = status.evictions
 
-    def observe(self, event: Event, offset_ns: int) -> instance_pb2.Wake | None:
+    def observe(self, event: Event, offset_ns: int, now_ns: int) -> instance_pb2.Wake | None:
         """Follow a report of the sandbox; returns the wake when it was one.
 
-        ``offset_ns`` is the realtime clock minus the monotonic one, to date the report's times.
+        ``offset_ns`` is the realtime clock minus the monotonic one, to date the report's times;
+        ``now_ns`` is the realtime clock, to date what the report gives no time of.
         """
         before = self.state
+        if isinstance(event, Evicted | RootExited):
+            self.last_end = to_tree_end(event, now_ns)
         try:
             return self._follow(event, offset_ns)
         except FailedPrecondition:
@@ -204,6 +209,7 @@ class Instance:
                 self.exited.set()
             case SandboxEnded(last_words=words):
                 self.exited.set()
+                self.lost = self.state != ENDED
                 self.become_ended(words or "its init was killed")
             case HandlerReady():
                 log.info("handler says READY", instance=self.instance_id)
@@ -241,7 +247,9 @@ class Instance:
                 failed_wakes=self.failed_wakes,
                 evictions=self.evictions,
                 last_wake=self.last_wake,
+                last_end=self.last_end,
                 end_reason=self.end_reason,
+                lost=self.lost,
             )
             message.create_time.FromNanoseconds(self.create_time_ns)
             if self._restore_ns:
@@ -280,6 +288,21 @@ def to_wake(wake: Wake, offset_ns: int) -> instance_pb2.Wake:
     message.restore_duration.FromNanoseconds(max(0, wake.answer_ns - wake.sent_ns))
     message.total_duration.FromNanoseconds(max(0, wake.open_ns - wake.syn_ns))
     message.failure_reason, message.failure_message = _failure(wake)
+    return message
+
+
+def to_tree_end(event: Evicted | RootExited, now_ns: int) -> instance_pb2.TreeEnd:
+    """Return the end of a tree as the contract has it."""
+    message = instance_pb2.TreeEnd()
+    message.time.FromNanoseconds(now_ns)
+    if isinstance(event, Evicted):
+        idle, command = instance_pb2.TREE_END_CAUSE_IDLE, instance_pb2.TREE_END_CAUSE_COMMAND
+        message.cause = idle if event.idle else command
+        return message
+    message.cause = instance_pb2.TREE_END_CAUSE_EXITED
+    if event.out_of_memory:
+        message.cause = instance_pb2.TREE_END_CAUSE_MEMORY_LIMIT
+    message.exit_status, message.signal = event.code, event.signal
     return message
 
 

@@ -349,7 +349,7 @@ class Instances:
     def _on_event(self, instance: Instance, event: Event) -> None:
         """Follow a report of a sandbox and tell the watchers."""
         with instance.changed:
-            wake = instance.observe(event, adoption.clock_offset())
+            wake = instance.observe(event, adoption.clock_offset(), time.time_ns())
             instance.changed.notify_all()
             self.changes.publish(Change(self._with_root(instance), wake))
 

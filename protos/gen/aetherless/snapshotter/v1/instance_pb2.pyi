@@ -142,6 +142,38 @@ WAKE_CAUSE_COMMAND: WakeCause.ValueType  # 2
 """A command."""
 Global___WakeCause: _TypeAlias = WakeCause  # noqa: Y015
 
+class _TreeEndCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TreeEndCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TreeEndCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TREE_END_CAUSE_UNSPECIFIED: _TreeEndCause.ValueType  # 0
+    """Not set; never sent."""
+    TREE_END_CAUSE_IDLE: _TreeEndCause.ValueType  # 1
+    """It was idle for as long as its function allows."""
+    TREE_END_CAUSE_COMMAND: _TreeEndCause.ValueType  # 2
+    """A command."""
+    TREE_END_CAUSE_EXITED: _TreeEndCause.ValueType  # 3
+    """Its first process ended by itself or by a signal; the others were ended with it."""
+    TREE_END_CAUSE_MEMORY_LIMIT: _TreeEndCause.ValueType  # 4
+    """It met its memory limit."""
+
+class TreeEndCause(_TreeEndCause, metaclass=_TreeEndCauseEnumTypeWrapper):
+    """What ended a restored process tree."""
+
+TREE_END_CAUSE_UNSPECIFIED: TreeEndCause.ValueType  # 0
+"""Not set; never sent."""
+TREE_END_CAUSE_IDLE: TreeEndCause.ValueType  # 1
+"""It was idle for as long as its function allows."""
+TREE_END_CAUSE_COMMAND: TreeEndCause.ValueType  # 2
+"""A command."""
+TREE_END_CAUSE_EXITED: TreeEndCause.ValueType  # 3
+"""Its first process ended by itself or by a signal; the others were ended with it."""
+TREE_END_CAUSE_MEMORY_LIMIT: TreeEndCause.ValueType  # 4
+"""It met its memory limit."""
+Global___TreeEndCause: _TypeAlias = TreeEndCause  # noqa: Y015
+
 class _CapabilitySet:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -319,6 +351,8 @@ class Instance(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_REASON_FIELD_NUMBER: _builtins.int
     RESTORE_STATS_FIELD_NUMBER: _builtins.int
+    LAST_END_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The instance's resource name, "instances/{instance}"."""
     role: Global___InstanceRole.ValueType
@@ -347,6 +381,8 @@ class Instance(_message.Message):
     """Bytes of memory it maps of files, of its snapshot and of shared memory."""
     end_reason: _builtins.str
     """Why the instance ended, in one line; empty while it lives."""
+    lost: _builtins.bool
+    """Whether the sandbox ended by itself or by a foreign hand, and was neither deleted nor used up."""
     @_builtins.property
     def workload(self) -> Global___Workload:
         """The program it runs."""
@@ -366,6 +402,10 @@ class Instance(_message.Message):
     @_builtins.property
     def restore_stats(self) -> Global___RestoreStats:
         """Percentiles of the restores seen in this sandbox; absent before the first."""
+
+    @_builtins.property
+    def last_end(self) -> Global___TreeEnd:
+        """How the newest restored tree ended; absent before the first, and when it was not seen."""
 
     def __init__(
         self,
@@ -389,14 +429,52 @@ class Instance(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_reason: _builtins.str = ...,
         restore_stats: Global___RestoreStats | None = ...,
+        last_end: Global___TreeEnd | None = ...,
+        lost: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_wake", b"last_wake", "restore_stats", b"restore_stats", "workload", b"workload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_end", b"last_end", "last_wake", b"last_wake", "restore_stats", b"restore_stats", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "end_reason", b"end_reason", "evictions", b"evictions", "failed_wakes", b"failed_wakes", "init_pid", b"init_pid", "last_wake", b"last_wake", "name", b"name", "netns_path", b"netns_path", "restore_stats", b"restore_stats", "role", b"role", "root_pid", b"root_pid", "sandbox_root_pid", b"sandbox_root_pid", "shared_memory_bytes", b"shared_memory_bytes", "snapshot", b"snapshot", "state", b"state", "unique_memory_bytes", b"unique_memory_bytes", "wakes", b"wakes", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "end_reason", b"end_reason", "evictions", b"evictions", "failed_wakes", b"failed_wakes", "init_pid", b"init_pid", "last_end", b"last_end", "last_wake", b"last_wake", "lost", b"lost", "name", b"name", "netns_path", b"netns_path", "restore_stats", b"restore_stats", "role", b"role", "root_pid", b"root_pid", "sandbox_root_pid", b"sandbox_root_pid", "shared_memory_bytes", b"shared_memory_bytes", "snapshot", b"snapshot", "state", b"state", "unique_memory_bytes", b"unique_memory_bytes", "wakes", b"wakes", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class TreeEnd(_message.Message):
+    """How a restored process tree ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    EXIT_STATUS_FIELD_NUMBER: _builtins.int
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    cause: Global___TreeEndCause.ValueType
+    """What ended it."""
+    exit_status: _builtins.int
+    """The exit status of its first process; -1 when a signal ended it, zero unless it exited."""
+    signal: _builtins.int
+    """The signal that ended its first process; zero for none."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was seen; tells one end from another."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        cause: Global___TreeEndCause.ValueType = ...,
+        exit_status: _builtins.int = ...,
+        signal: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "exit_status", b"exit_status", "signal", b"signal", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TreeEnd: _TypeAlias = TreeEnd  # noqa: Y015
 
 @_typing.final
 class Wake(_message.Message):
