@@ -85,6 +85,7 @@ def test_golden_dump_clone_packet_answer(place: World, counter: instance_pb2.Wor
         "ready",
         "warm-up",
         "quiesce",
+        "inspect",
         "dump",
         "copy-files",
         "images",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aetherless_snapshotter import errors
+from aetherless_snapshotter import errors, inspection
 from aetherless_snapshotter import workload as workloads
 from aetherless_snapshotter.sandbox_spec import (
     FUNCTION_UID,
@@ -82,6 +82,7 @@ class Builder:
             program = manifest.program
             trees = self._clone_trees(snapshot_id, manifest, root)
         else:
+            inspection.refuse_devices(workload)
             program = workloads.resolve(workload)
             root = self.roots.ensure(workload, ids)
             trees = _golden_trees(root)

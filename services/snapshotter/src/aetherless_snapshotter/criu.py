@@ -32,6 +32,12 @@ _MESSAGE_BYTES = 1 << 16
 _VERSION_TIMEOUT = 10
 #: CRIU's log of a dump, in the folder of the images.
 LOG_FILE = "dump.log"
+#: The largest deleted file that a dump takes along, in bytes.
+GHOST_LIMIT = 256 << 20
+_SUMMARY = re.compile(
+    r"(Dumping|Restoring) FAILED|Can't (dump|restore) .*task|Unable to|[A-Z][a-z ]+ failed with -1"
+    r"|(Dump|Collect) [a-z]+ \(pid: \d+\) failed"
+)
 _ERROR_LINE = re.compile(r"Error \([^)]*\): (?P<words>.*)")
 
 
@@ -85,7 +91,7 @@ def dump_request(pid: int, images_fd: int) -> bytes:
     request.opts.ext_unix_sk = True
     request.opts.leave_stopped = True
     request.opts.timeout = DUMP_TIMEOUT
-    request.opts.ghost_limit = 256 << 20
+    request.opts.ghost_limit = GHOST_LIMIT
     return bytes(request.SerializeToString())
 
 
@@ -249,7 +255,7 @@ def error_lines(log: str) -> list[str]:
 
 def _is_summary(line: str) -> bool:
     """Tell whether an Error line only repeats that something failed."""
-    return bool(re.match(r"(Dumping|Restoring) FAILED|Can't (dump|restore) .*task|Unable to", line))
+    return bool(_SUMMARY.match(line))
 
 
 def refusal(function: str, log: str, words: str) -> FailedPrecondition:

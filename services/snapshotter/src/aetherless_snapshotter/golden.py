@@ -15,6 +15,7 @@ import structlog
 from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_common.errors import AetherlessError
 from aetherless_snapshotter import cow, criu, errors, files, images, netns, warmup
+from aetherless_snapshotter.inspection import Found, Inspection
 from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.store import IMAGES, LAYERS, Manifest
 
@@ -90,11 +91,17 @@ class SnapshotRun:
     _listeners: list[netns.TcpSocket] = field(default_factory=list)
     _resident_bytes: int = 0
     _memory: cow.Conversion = field(default_factory=lambda: cow.Conversion(0, 0, 0))
+    _inspection: Inspection = field(init=False)
     _log_offset: int = 0
     _deadline: float = 0.0
 
-    def phases(self) -> Iterator[snapshot_pb2.SnapshotPhase]:
+    def __post_init__(self) -> None:
+        self._inspection = Inspection(self.golden)
+
+    def phases(self) -> Iterator[snapshot_pb2.SnapshotPhase | Found]:
         """Do all steps, yielding when each begins, ends or fails; the tree is ended in any case.
+
+        What the program holds is yielded before the step that found it ends.
 
         Ends early, without a manifest, when the snapshot is not wanted any more.
 
@@ -120,6 +127,7 @@ class SnapshotRun:
             ("ready", self._ready),
             ("warm-up", self._warm_up),
             ("quiesce", self._quiesce),
+            ("inspect", lambda: self._inspection.look(self.root_pid)),
             ("dump", self._dump),
             ("copy-files", self._copy_files),
             ("images", self._images),
@@ -128,7 +136,9 @@ class SnapshotRun:
             ("publish", self._publish),
         )
 
-    def _phase(self, name: str, step: Callable[[], str]) -> Iterator[snapshot_pb2.SnapshotPhase]:
+    def _phase(
+        self, name: str, step: Callable[[], str]
+    ) -> Iterator[snapshot_pb2.SnapshotPhase | Found]:
         """Do one step."""
         phase = snapshot_pb2.SnapshotPhase
         yield phase(name=name, state=snapshot_pb2.PHASE_STATE_STARTED)
@@ -140,12 +150,14 @@ class SnapshotRun:
             failure = self._typed(error)
             failed.detail = failure.message
             failed.duration.FromNanoseconds(time.monotonic_ns() - begun)
+            yield from self._inspection.news()
             yield failed
             raise failure from error
         done = phase(name=name, state=snapshot_pb2.PHASE_STATE_DONE, detail=detail)
         done.duration.FromNanoseconds(time.monotonic_ns() - begun)
         self._done.append(done)
         log.info("phase", snapshot=self.snapshot_id, phase=name, detail=detail)
+        yield from self._inspection.news()
         yield done
 
     def _typed(self, error: AetherlessError | SandboxError) -> AetherlessError:
@@ -185,7 +197,7 @@ class SnapshotRun:
                     )
                 time.sleep(_POLL_SECONDS)
         self._listeners = found
-        return f"listens on {', '.join(sorted({_where(one) for one in found}))}"
+        return f"listens on {', '.join(sorted({one.place for one in found}))}"
 
     def _warm_up(self) -> str:
         """Get the first answer, and look again who listens."""
@@ -216,6 +228,7 @@ class SnapshotRun:
         with netns.TcpTable(sandbox.netns_path) as table:
             while table.connections(port) and time.monotonic() < until:
                 time.sleep(_POLL_SECONDS)
+        self._inspection.note_connections()
         ended = sandbox.quiesce(port)
         self._check_alive()
         return f"ended {ended.inbound} inbound and {ended.outbound} outbound connections"
@@ -300,6 +313,7 @@ class SnapshotRun:
             criu_version=self.workshop.fingerprint.criu,
             kernel_release=self.workshop.fingerprint.kernel,
             phases=self._done,
+            findings=self._inspection.findings,
         )
         snapshot.create_time.GetCurrentTime()
         for process in images.process_tree(folder):
@@ -371,12 +385,6 @@ def describe_exit(ended: RootExited | None) -> str:
     if ended.signal:
         return signal.Signals(ended.signal).name
     return f"status {ended.code}"
-
-
-def _where(listener: netns.TcpSocket) -> str:
-    """Return a listener's address and port as text."""
-    host = f"[{listener.local}]" if listener.local.version == 6 else str(listener.local)  # noqa: PLR2004
-    return f"{host}:{listener.local_port}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

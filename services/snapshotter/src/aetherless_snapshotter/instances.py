@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from aetherless.snapshotter.v1 import snapshot_pb2
     from aetherless_snapshotter.builder import Builder, Built
+    from aetherless_snapshotter.inspection import Found
     from aetherless_snapshotter.sandbox_events import Event
     from aetherless_snapshotter.store import Manifest
 
@@ -208,8 +209,8 @@ class Instances:
 
     def snapshot(
         self, instance_id: str, snapshot_id: str, wanted: Callable[[], bool]
-    ) -> Iterator[snapshot_pb2.SnapshotPhase | Manifest]:
-        """Start a golden's program, checkpoint it, and end it; yields phases, then the manifest.
+    ) -> Iterator[snapshot_pb2.SnapshotPhase | Found | Manifest]:
+        """Start a golden's program, checkpoint it, and end it; yields phases, findings, manifest.
 
         A complete snapshot of that id made from the same workload is returned at once. The making
         ends early, without a manifest, when ``wanted()`` says so.

@@ -30,6 +30,9 @@ _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _INET_DIAG_SKV6ONLY = 11
 _TCP_LISTEN = 10
+_TCP_TIME_WAIT = 6
+_TCP_CLOSE = 7
+_UNCONNECTED = frozenset({_TCP_LISTEN, _TCP_CLOSE, _TCP_TIME_WAIT})
 _ALL_STATES = 0xFFF
 _DIAG_MESSAGE = 72
 _TIMEOUT = 5.0
@@ -85,6 +88,26 @@ class TcpSocket:
     remote: IPv4Address | IPv6Address
     remote_port: int
     only_ipv6: bool
+    #: For a listener, the connections that wait to be accepted; else bytes not read yet.
+    queued: int = 0
+
+    @property
+    def leads_outside(self) -> bool:
+        """Whether it is part of a connection whose other end is not in this namespace."""
+        if self.state in _UNCONNECTED or self.remote.is_unspecified:
+            return False
+        mapped = self.remote.ipv4_mapped if isinstance(self.remote, IPv6Address) else None
+        return self.remote != self.local and not (mapped or self.remote).is_loopback
+
+    @property
+    def place(self) -> str:
+        """Its own address and port as text."""
+        return _place(self.local, self.local_port)
+
+    @property
+    def remote_place(self) -> str:
+        """Its peer's address and port as text."""
+        return _place(self.remote, self.remote_port)
 
     @property
     def listens(self) -> bool:
@@ -116,8 +139,7 @@ class TcpTable:
     """Lists the TCP sockets of one namespace by inet_diag (sock_diag(7)); a context manager."""
 
     def __init__(self, netns: Path) -> None:
-        self._socket = make_socket(netns, socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
-        self._socket.settimeout(_TIMEOUT)
+        self._socket = diagnosis(netns)
 
     def __enter__(self) -> Self:
         return self
@@ -125,10 +147,13 @@ class TcpTable:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    def all(self) -> list[TcpSocket]:
+        """Return all sockets that have a port."""
+        return [found for f in (socket.AF_INET, socket.AF_INET6) for found in self._dump(f)]
+
     def on_port(self, port: int) -> list[TcpSocket]:
         """Return the sockets whose local port is ``port``."""
-        families = (socket.AF_INET, socket.AF_INET6)
-        return [found for f in families for found in self._dump(f) if found.local_port == port]
+        return [found for found in self.all() if found.local_port == port]
 
     def listeners(self, port: int) -> list[TcpSocket]:
         """Return the sockets that listen on ``port``."""
@@ -140,21 +165,32 @@ class TcpTable:
 
     def _dump(self, family: int) -> Iterator[TcpSocket]:
         """Yield all TCP sockets of a family."""
-        body = struct.pack("=BBBxI48x", family, socket.IPPROTO_TCP, 0, _ALL_STATES)
-        header = struct.pack(
-            "=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0
-        )
-        self._socket.send(header + body)
-        done = False
-        while not done:
-            data = self._socket.recv(1 << 16)
-            for kind, payload in _messages(data):
-                if kind == _NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(number, os.strerror(number), "inet_diag")
-                done = done or kind == _NLMSG_DONE
-                if kind == _SOCK_DIAG_BY_FAMILY:
-                    yield _tcp_socket(payload)
+        request = struct.pack("=BBBxI48x", family, socket.IPPROTO_TCP, 0, _ALL_STATES)
+        return map(_tcp_socket, ask(self._socket, request))
+
+
+def diagnosis(netns: Path) -> socket.socket:
+    """Return a sock_diag(7) socket of the network namespace at ``netns``."""
+    made = make_socket(netns, socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
+    made.settimeout(_TIMEOUT)
+    return made
+
+
+def ask(diagnosis: socket.socket, request: bytes) -> Iterator[bytes]:
+    """Yield what the kernel answers to one request for a list of sockets."""
+    header = struct.pack(
+        "=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0
+    )
+    diagnosis.send(header + request)
+    done = False
+    while not done:
+        for kind, payload in _messages(diagnosis.recv(1 << 16)):
+            if kind == _NLMSG_ERROR:
+                number = -struct.unpack_from("=i", payload)[0]
+                raise OSError(number, os.strerror(number), "sock_diag")
+            done = done or kind == _NLMSG_DONE
+            if kind == _SOCK_DIAG_BY_FAMILY:
+                yield payload
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -173,19 +209,24 @@ def _tcp_socket(payload: bytes) -> TcpSocket:
     size = 4 if family == socket.AF_INET else 16
     local = ip_address(payload[8 : 8 + size])
     remote = ip_address(payload[24 : 24 + size])
-    only_ipv6 = _attribute(payload, _INET_DIAG_SKV6ONLY)[:1] == b"\x01"
-    return TcpSocket(state, local, local_port, remote, remote_port, only_ipv6)
+    only_ipv6 = attribute(payload, _DIAG_MESSAGE, _INET_DIAG_SKV6ONLY)[:1] == b"\x01"
+    (queued,) = struct.unpack_from("=I", payload, 56)
+    return TcpSocket(state, local, local_port, remote, remote_port, only_ipv6, queued)
 
 
-def _attribute(payload: bytes, wanted: int) -> bytes:
-    """Return the value of one attribute after an inet_diag_msg; empty when it is not there."""
-    position = _DIAG_MESSAGE
+def attribute(payload: bytes, position: int, wanted: int) -> bytes:
+    """Return the value of one attribute from ``position`` on; empty when it is not there."""
     while position + 4 <= len(payload):
         length, kind = struct.unpack_from("=HH", payload, position)
         if kind == wanted:
             return payload[position + 4 : position + length]
         position += max(4, (length + 3) & ~3)
     return b""
+
+
+def _place(address: IPv4Address | IPv6Address, port: int) -> str:
+    """Return an address and a port as text; one of IPv6 in brackets."""
+    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
 
 
 def families(listeners: list[TcpSocket]) -> snapshot_pb2.ListenFamilies.ValueType:

@@ -13,6 +13,7 @@ from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
 from aetherless.snapshotter.v1 import snapshotter_service_pb2_grpc as pb_grpc
 from aetherless_common.pagination import paginate
 from aetherless_snapshotter import errors, workload
+from aetherless_snapshotter.inspection import Found
 from aetherless_snapshotter.sandbox import Endpoint
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
         for item in self._instances.snapshot(instance_id, snapshot_id, context.is_active):
             if isinstance(item, snapshot_pb2.SnapshotPhase):
                 yield pb.CreateSnapshotResponse(phase=item)
+            elif isinstance(item, Found):
+                yield pb.CreateSnapshotResponse(findings=item.findings)
             else:
                 yield pb.CreateSnapshotResponse(snapshot=item.snapshot)
 
