@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.registry.v1 import function_pb2
+from aetherless_common import tracing
 from aetherless_common.errors import (
     Aborted,
     AetherlessError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aetherless_registry.catalog import Catalog
+    from aetherless_registry.courses import Courses
     from aetherless_registry.events import EventLog
     from aetherless_registry.peers import Peers, World
     from aetherless_registry.store import FunctionRecord
@@ -83,6 +85,7 @@ class Advancer:
         peers: the services.
         view: shown the addresses that were observed.
         events: told of snapshots that are made anew.
+        courses: what is done for a function belongs to its.
         enqueue: has a function looked at soon.
         progressed: told that a function got on, so that its next failure is the first in a row.
     """
@@ -93,6 +96,7 @@ class Advancer:
         peers: Peers,
         view: View,
         events: EventLog,
+        courses: Courses,
         enqueue: Callable[[str], None],
         progressed: Callable[[str], None],
     ) -> None:
@@ -100,9 +104,10 @@ class Advancer:
         self._peers = peers
         self._view = view
         self._events = events
+        self._courses = courses
         self._enqueue = enqueue
         self._progressed = progressed
-        self._runner = StepRunner(peers, catalog)
+        self._runner = StepRunner(peers, catalog, courses)
         self._stopping = threading.Event()
         # Of a whole deploy, the failures that might have passed.
         self._faults: dict[str, int] = {}
@@ -150,15 +155,18 @@ class Advancer:
             step = next_step(desired, world.observed(function_id))
             if step is None or step.kind is StepKind.MARK_SERVING:
                 if record:
-                    self._settle(record)
+                    with tracing.use(self._courses.of(function_id)):
+                        self._settle(record)
                 if step is None:
                     self._faults.pop(function_id, None)
                     return
             elif step.kind is StepKind.FORGET:
-                self._catalog.forget(function_id)
+                with tracing.use(self._courses.of(function_id)):
+                    self._catalog.forget(function_id)
                 return
             else:
-                self._take(function_id, step, record, world, desired)
+                with tracing.use(self._courses.of(function_id)):
+                    self._take(function_id, step, record, world, desired)
 
     def remove_stranger(self, function_id: str) -> None:
         """Remove all that is there of a function that was not stored.

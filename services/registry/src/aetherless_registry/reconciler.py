@@ -17,6 +17,7 @@ from aetherless_registry.workqueue import WorkQueue
 
 if TYPE_CHECKING:
     from aetherless_registry.catalog import Catalog
+    from aetherless_registry.courses import Courses
     from aetherless_registry.events import EventLog
     from aetherless_registry.peers import Peers
     from aetherless_registry.view import View
@@ -38,11 +39,16 @@ class Reconciler:
         peers: the services.
         view: shown the addresses that were observed.
         events: told what users should know of that no change of a function says.
+        courses: what is done is recorded in them.
     """
 
-    def __init__(self, catalog: Catalog, peers: Peers, view: View, events: EventLog) -> None:
+    def __init__(
+        self, catalog: Catalog, peers: Peers, view: View, events: EventLog, courses: Courses
+    ) -> None:
         self._catalog = catalog
-        self._advancer = Advancer(catalog, peers, view, events, self.enqueue, self._progressed)
+        self._advancer = Advancer(
+            catalog, peers, view, events, courses, self.enqueue, self._progressed
+        )
         self._queue = WorkQueue()
         self._stopping = threading.Event()
         self._adopted = False

@@ -12,6 +12,7 @@ from aetherless.registry.v1 import registry_service_pb2_grpc
 from aetherless_common.errors import Internal
 from aetherless_registry.catalog import Catalog
 from aetherless_registry.chronicle import Chronicle
+from aetherless_registry.courses import Courses
 from aetherless_registry.declarations import Declarations
 from aetherless_registry.event_store import EventStoreError
 from aetherless_registry.events import WARNING, EventLog
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import grpc
 
     from aetherless_common.settings import Settings
+    from aetherless_registry.store import Change
 
 log = structlog.get_logger()
 
@@ -92,13 +94,19 @@ class _Parts:
         self._peers = Peers(settings)
         view = View()
         self._catalog = Catalog(store, view)
-        self._catalog.on_changed = self._history.take
-        self._reconciler = Reconciler(self._catalog, self._peers, view, self._events)
+        self._courses = Courses()
+        self._catalog.on_changed = self._changed
+        self._reconciler = Reconciler(self._catalog, self._peers, view, self._events, self._courses)
         chronicle = Chronicle(self._events, self._catalog)
         self._observer = Observer(self._catalog, self._peers, view, self._reconciler, chronicle)
         operations = Operations(self._catalog, self._peers, view, self._observer)
         declarations = Declarations(self._catalog, self._reconciler.declared)
         self.servicer = RegistryServicer(self._catalog, declarations, operations, self._events)
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        """Record what changes of functions are: as spans, and as events."""
+        self._courses.take(changes)
+        self._history.take(changes)
 
     def start(self) -> None:
         """Record what an earlier registry did not come to, then start the threads."""
@@ -116,6 +124,7 @@ class _Parts:
         self._catalog.close()
         self._observer.stop()
         self._reconciler.stop()
+        self._courses.close()
         self._peers.close()
         self._events.stop()
         self._store.close()

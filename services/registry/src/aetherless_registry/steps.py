@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aetherless_common.channels import TypedStream
     from aetherless_registry.catalog import Catalog
+    from aetherless_registry.courses import Courses
     from aetherless_registry.peers import Peers, World
     from aetherless_registry.store import FunctionRecord
 
@@ -71,11 +72,13 @@ class StepRunner:
     Args:
         peers: the services to ask.
         catalog: told of the phases of a snapshot.
+        courses: each step is recorded in its function's.
     """
 
-    def __init__(self, peers: Peers, catalog: Catalog) -> None:
+    def __init__(self, peers: Peers, catalog: Catalog, courses: Courses) -> None:
         self._peers = peers
         self._catalog = catalog
+        self._courses = courses
         self._lock = threading.Lock()
         self._streams: dict[str, TypedStream] = {}
         self._doers: dict[StepKind, Callable[[_Job], None]] = {
@@ -111,7 +114,8 @@ class StepRunner:
             InterruptedStepError: after ``interrupt``.
         """
         spec = _spec(record, step.revision) if record else function_pb2.FunctionSpec()
-        self._doers[step.kind](_Job(function_id, step, spec, world))
+        with self._courses.step(record, function_id, step):
+            self._doers[step.kind](_Job(function_id, step, spec, world))
 
     def interrupt(self, function_id: str) -> None:
         """End a long step of a function."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.snapshotter.v1 import snapshot_pb2
+from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError
 from aetherless_snapshotter import cow, criu, errors, files, images, netns, warmup
 from aetherless_snapshotter.inspection import Found, Inspection
@@ -144,21 +145,28 @@ class SnapshotRun:
         yield phase(name=name, state=snapshot_pb2.PHASE_STATE_STARTED)
         begun = time.monotonic_ns()
         try:
-            detail = step()
-        except (AetherlessError, SandboxError) as error:
+            detail = self._traced(name, step)
+        except AetherlessError as error:
             failed = phase(name=name, state=snapshot_pb2.PHASE_STATE_FAILED)
-            failure = self._typed(error)
-            failed.detail = failure.message
+            failed.detail = error.message
             failed.duration.FromNanoseconds(time.monotonic_ns() - begun)
             yield from self._inspection.news()
             yield failed
-            raise failure from error
+            raise
         done = phase(name=name, state=snapshot_pb2.PHASE_STATE_DONE, detail=detail)
         done.duration.FromNanoseconds(time.monotonic_ns() - begun)
         self._done.append(done)
         log.info("phase", snapshot=self.snapshot_id, phase=name, detail=detail)
         yield from self._inspection.news()
         yield done
+
+    def _traced(self, name: str, step: Callable[[], str]) -> str:
+        """Do one step as a span, with errors of the contract."""
+        with tracing.span(name, attributes={"aetherless.snapshot": self.snapshot_id}):
+            try:
+                return step()
+            except (AetherlessError, SandboxError) as error:
+                raise self._typed(error) from error
 
     def _typed(self, error: AetherlessError | SandboxError) -> AetherlessError:
         """Return an error of the contract for one of the sandbox."""
