@@ -24,7 +24,7 @@ class Program:
         id: Its function's id, and its name in the results.
         title: What the tables call it.
         handler: Its name for ``framework.programs.handler``; empty for the heap program.
-        p50_ms: The promised median from connect to the first byte; None when ``of_hello`` is.
+        p50_ms: The promised median from connect to the first byte; None for none.
         p99_ms: The promised 99th percentile; None for none.
         of_hello: The promised median as a multiple of hello.py's in the same run.
         memory_mb: The memory limit.
@@ -66,7 +66,12 @@ PROGRAMS = (
     Program("hello", "examples/hello.py", "hello", p50_ms=10, p99_ms=20),
     Program("node", "Node.js http", "node", p50_ms=12),
     Program("go", "Go net/http", "go", p50_ms=9),
+    Program("rust", "Rust, standard library", "rust"),
     Program("flask", "Flask under gunicorn, two workers", "flask", p50_ms=30),
+    Program("fastapi", "FastAPI under uvicorn", "fastapi", p50_ms=25),
+    Program("django", "Django under gunicorn, SQLite", "django", p50_ms=35),
+    Program("express", "Express", "express"),
+    Program("jvm", "JVM HTTP server", "jvm", p50_ms=35),
     heap(200, 1.3),
     heap(2048, 1.6),
 )

@@ -57,7 +57,7 @@ else
     done_with pins "$pins"
 fi
 
-members="$(cd "$ROOT" && digest "${PACKAGES[@]/%//pyproject.toml}" services/ipc/ring/native/*) $pins"
+members="$(cd "$ROOT" && digest "${PACKAGES[@]/%//pyproject.toml}" services/ipc/ring/native/*.[ch]) $pins"
 if fresh members "$members" && [[ -x "$VENV/bin/aetherctl" ]]; then
     say "Workspace packages: present"
 else
