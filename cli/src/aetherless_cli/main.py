@@ -37,6 +37,7 @@ COMMANDS = {
     "list": ("Inspection", "List the functions."),
     "describe": ("Inspection", "Show one function, its processes and its snapshot."),
     "stats": ("Inspection", "Show requests, wakes, latencies and memory."),
+    "events": ("Inspection", "Show what happened: deploys, wakes, evictions, failures."),
     "logs": ("Inspection", "Show what a function printed: its standard output and error."),
 }
 EXAMPLES = """\
