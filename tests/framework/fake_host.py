@@ -12,7 +12,7 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from aetherless.snapshotter.v1 import instance_pb2, snapshotter_service_pb2
+from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2, snapshotter_service_pb2
 from aetherless_common.errors import NotFound
 from aetherless_common.watch import Broadcaster
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aetherless.netplane.v1 import endpoint_pb2, route_pb2
-    from aetherless.snapshotter.v1 import snapshot_pb2
     from aetherless_common.errors import AetherlessError
 
 CREATED = instance_pb2.INSTANCE_STATE_CREATED
@@ -31,10 +30,23 @@ ENDED = instance_pb2.INSTANCE_STATE_ENDED
 CLONE = instance_pb2.INSTANCE_ROLE_CLONE
 
 
+def trial_of(*, milliseconds: int) -> snapshot_pb2.Trial:
+    """Return what ten equally long trial restores show."""
+    trial = snapshot_pb2.Trial()
+    for _ in range(10):
+        trial.restores.add().FromMilliseconds(milliseconds)
+    trial.median.FromMilliseconds(milliseconds)
+    trial.maximum.FromMilliseconds(milliseconds)
+    trial.first_answer.FromMilliseconds(2 * milliseconds)
+    trial.suggested_timeout.FromMilliseconds(2 * milliseconds)
+    return trial
+
+
 class FakeHost:
     """What the two services own. Outlives them, as sandboxes and routes do.
 
     Attributes:
+        trial: what trial restores show.
         calls: the RPCs that change something, in the order they came.
         faults: for an RPC, the errors that its next calls are answered with.
         before: called with each changing RPC's name before it has an effect.
@@ -50,6 +62,7 @@ class FakeHost:
         self.routes: dict[int, route_pb2.Route] = {}
         self.busy: set[str] = set()
         self.foreign_ports: set[int] = set()
+        self.trial = trial_of(milliseconds=4)
         self.calls: list[str] = []
         self.faults: dict[str, list[AetherlessError]] = defaultdict(list)
         self.before: Callable[[str], None] = lambda _: None

@@ -121,10 +121,10 @@ class World:
             stub.DeleteInstance(pb.DeleteInstanceRequest(name=golden.name))
         return done, snapshot
 
-    def clone(
+    def unarmed(
         self, workload: instance_pb2.Workload, snapshot: snapshot_pb2.Snapshot, number: int = 0
     ) -> instance_pb2.Instance:
-        """Make a clone's sandbox, linked and armed."""
+        """Make a clone's sandbox, linked."""
         with self.stub() as stub:
             request = pb.CreateInstanceRequest(
                 instance_id=f"{workload.function_id}-r{workload.revision}-{number}",
@@ -133,11 +133,22 @@ class World:
                 snapshot=snapshot.name,
             )
             instance = stub.CreateInstance(request).instance
-            link = self.link(f"clone{number}", instance.init_pid)
+        self.link(f"clone{number}", instance.init_pid)
+        return instance
+
+    def arm(self, instance: instance_pb2.Instance, number: int = 0) -> instance_pb2.Instance:
+        """Arm a clone that has its link."""
+        with self.stub() as stub:
             arming = pb.ArmInstanceRequest(
-                name=instance.name, host_link=link, inner_ipv4=INNER_IPV4
+                name=instance.name, host_link=f"tclone{number}", inner_ipv4=INNER_IPV4
             )
             return stub.ArmInstance(arming).instance
+
+    def clone(
+        self, workload: instance_pb2.Workload, snapshot: snapshot_pb2.Snapshot, number: int = 0
+    ) -> instance_pb2.Instance:
+        """Make a clone's sandbox, linked and armed."""
+        return self.arm(self.unarmed(workload, snapshot, number), number)
 
     def deploy(self, workload: instance_pb2.Workload) -> instance_pb2.Instance:
         """Go the whole way to an armed clone."""

@@ -30,6 +30,7 @@ STEPS = (
     "delete-golden",
     "create-instance",
     "attach-instance",
+    "try-snapshot",
     "arm-instance",
     "set-route",
 )

@@ -72,7 +72,7 @@ SNAPSHOTTER = {
     ),
     "RESTORE_LATENCY_VIOLATION": (
         "DEADLINE_EXCEEDED",
-        "raise restore_timeout_ms above the time it took, or make the program smaller",
+        "raise restore_timeout_ms to the value named, or make the program smaller",
     ),
     "SNAPSHOT_NOT_FOUND": ("NOT_FOUND", "deploy the function again to make one"),
     "SNAPSHOT_CORRUPT": (

@@ -6,12 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int wrong_state(const char *verb)
-{
-	errno = 0;
-	return fail("state", "%s is not possible while %s", verb, state_name(machine.state));
-}
-
 static void settle(const struct command *command, int result)
 {
 	if (result)
@@ -78,9 +72,8 @@ static void run_spawn(struct command *command)
 {
 	static struct program program;
 	struct text text = {0};
-	int result = machine.state == IDLE ? read_program(command, &program) : wrong_state("spawn");
 
-	if (result || machine_spawn(&program)) {
+	if (read_program(command, &program) || machine_spawn(&program)) {
 		ctl_failure(command->client);
 		return;
 	}
@@ -116,9 +109,7 @@ static void run_quiesce(struct command *command)
 static void run_snapshot(struct command *command)
 {
 	errno = 0;
-	if (machine.state != IDLE)
-		settle(command, wrong_state("snapshot"));
-	else if (command->fd_count != 1)
+	if (command->fd_count != 1)
 		settle(command, fail("snapshot", "one descriptor is needed"));
 	else
 		settle(command, snapshot_attach(command->fds[0]));
@@ -163,14 +154,15 @@ static int take_endpoint(struct command *command)
 	return 0;
 }
 
+static void run_try(struct command *command)
+{
+	settle(command, read_policy(command) ? -1 : machine_try());
+}
+
 static void run_arm(struct command *command)
 {
 	struct text text = {0};
 
-	if (machine.state != IDLE) {
-		settle(command, wrong_state("arm"));
-		return;
-	}
 	if (read_policy(command) || take_endpoint(command) || machine_arm()) {
 		ctl_failure(command->client);
 		return;
@@ -179,41 +171,35 @@ static void run_arm(struct command *command)
 	ctl_answer(command->client, &text);
 }
 
-static void run_wake(struct command *command)
-{
-	machine_wake(command->client);
-}
-
-static void run_evict(struct command *command)
-{
-	machine_evict(command->client);
-}
-
-static void run_kill_tree(struct command *command)
-{
-	machine_kill_tree(command->client);
-}
-
 void command_run(struct command *command)
 {
 	static const struct {
 		const char *verb;
 		void (*run)(struct command *command);
+		void (*run_for)(struct client *client);
+		bool when_idle; /* in no other state */
 	} commands[] = {{"status", run_status},
 			{"wakes", run_wakes},
-			{"spawn", run_spawn},
+			{"spawn", run_spawn, .when_idle = true},
 			{"handler-open", run_handler_open},
 			{"handler-close", run_handler_close},
 			{"quiesce", run_quiesce},
-			{"snapshot", run_snapshot},
-			{"arm", run_arm},
-			{"wake", run_wake},
-			{"evict", run_evict},
-			{"kill-tree", run_kill_tree}};
+			{"snapshot", run_snapshot, .when_idle = true},
+			{"try", run_try, .when_idle = true},
+			{"arm", run_arm, .when_idle = true},
+			{"restore", .run_for = machine_restore},
+			{"wake", .run_for = machine_wake},
+			{"evict", .run_for = machine_evict},
+			{"kill-tree", .run_for = machine_kill_tree}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		if (!strcmp(commands[i].verb, command->line.verb)) {
-			commands[i].run(command);
+			if (commands[i].when_idle && machine.state != IDLE)
+				machine_refuse(command->client, commands[i].verb);
+			else if (commands[i].run_for)
+				commands[i].run_for(command->client);
+			else
+				commands[i].run(command);
 			return;
 		}
 	errno = 0;

@@ -162,6 +162,7 @@ struct answer {
 };
 int restore_prepare(const struct spec *spec, void (*answered)(const struct answer *));
 int restore_request(const uint8_t *request, size_t length);
+const char *restore_failure(const struct answer *answer);
 void restore_words(struct answer *answer);
 void restore_drop(void);
 
@@ -195,12 +196,14 @@ struct wake {
 	int cr_errno;
 	char error[1024];
 };
+void wakes_end(struct wake *wake, const char *how, const struct answer *answer);
 void wakes_keep(const struct wake *wake);
 void wakes_report(const struct wake *wake);
 void wakes_answer(struct client *client, unsigned long since);
+void wakes_tell(struct client *client, const struct wake *wake);
 
 /* machine.c: the state machine. State changes only in its become_x(). */
-enum state { IDLE, STARTED, ARMED, RESTORING, RUNNING, CLEARING, BACKOFF };
+enum state { IDLE, STARTED, TRYING, ARMED, RESTORING, RUNNING, CLEARING, BACKOFF };
 struct policy {
 	uint16_t port;
 	long deadline_ms, idle_ms, tie_ms;
@@ -216,7 +219,10 @@ extern struct machine machine;
 extern struct policy policy;
 const char *state_name(enum state state);
 void machine_open(const struct spec *spec);
+void machine_refuse(struct client *client, const char *verb);
 int machine_spawn(const struct program *program);
+int machine_try(void);
+void machine_restore(struct client *client);
 int machine_arm(void);
 void machine_wake(struct client *client);
 void machine_evict(struct client *client);
@@ -226,6 +232,12 @@ void machine_no_child_left(void);
 void machine_first_packet(const struct first_packet *packet);
 void machine_client_gone(struct client *client);
 void machine_evicted(bool by_idleness);
+
+/* tree.c: the end of a tree. */
+void tree_open(const struct spec *spec);
+void tree_kill(void);
+void tree_forget(void);
+void tree_await_resets(uint64_t count);
 
 /* evict.c: the end of a running tree that nobody waits for. */
 int evict(void);

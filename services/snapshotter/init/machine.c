@@ -10,16 +10,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 #define BACKOFF_FIRST_MS 20
 #define BACKOFF_LAST_MS 1000
-#define KILL_AGAIN_MS 2
-#define RESETS_WITHIN_MS 5
 
 /* Why a tree is being cleared, and so what comes after. */
-enum clearing { OF_GOLDEN, OF_FAILURE, OF_EVICTION, OF_EXIT };
+enum clearing { OF_UNARMED, OF_FAILURE, OF_EVICTION, OF_EXIT };
 
 struct machine machine;
 struct policy policy;
@@ -27,7 +23,7 @@ static const struct spec *sandbox;
 static struct wake wake;
 static enum clearing clearing;
 static unsigned int failures; /* in a row */
-static struct source deadline = {.fd = -1}, backoff = {.fd = -1}, again = {.fd = -1};
+static struct source deadline = {.fd = -1}, backoff = {.fd = -1};
 static struct client *waker, *evicter, *killer;
 
 static void become_armed(void);
@@ -35,8 +31,8 @@ static void on_answer(const struct answer *answer);
 
 const char *state_name(enum state state)
 {
-	static const char *const names[] = {"idle",    "started",  "armed",  "restoring",
-					    "running", "clearing", "backoff"};
+	static const char *const names[] = {"idle",	 "started", "trying",	"armed",
+					    "restoring", "running", "clearing", "backoff"};
 
 	return names[state];
 }
@@ -83,22 +79,11 @@ static void become_started(pid_t root)
 	machine.root = root;
 }
 
-/*
- * A process of a restore under way was seen to survive a kill, alive and listening (2 to 5 of 300
- * late restores; why is not known), and never a second one: so it is repeated until all are reaped.
- * SAFETY: the group holds the tree and CRIU only; the init lies outside.
- */
-static void kill_tree(void)
+/* CRIU waits, and is asked by command. The tree it restores stays until it is killed. */
+static void become_trying(void)
 {
-	if (write(sandbox->kill, "1", 1) != 1)
-		die("cgroup.kill: errno %d", errno);
-	timer_at(&again, now_ns() + KILL_AGAIN_MS * MILLISECOND);
-}
-
-static void on_again(struct source *source)
-{
-	if (timer_fired(source) && machine.state == CLEARING)
-		kill_tree();
+	machine.state = TRYING;
+	wake = (struct wake){.by_command = true, .limit_ms = policy.deadline_ms, .failure = "none"};
 }
 
 static void become_clearing(enum clearing reason)
@@ -110,7 +95,7 @@ static void become_clearing(enum clearing reason)
 	timer_at(&deadline, 0);
 	idle_stop();
 	restore_drop();
-	kill_tree();
+	tree_kill();
 	if (waitid(P_ALL, 0, &none, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 && errno == ECHILD)
 		machine_no_child_left();
 }
@@ -172,11 +157,11 @@ static void become_restoring(const struct first_packet *packet)
 			     .failure = "none"};
 	if (packet)
 		memcpy(wake.client, packet->client, sizeof(wake.client));
+	wake.sent_ns = now_ns(); /* first: CRIU may run before we do again */
 	if (restore_request(policy.request, policy.request_length)) {
 		end_restore("died", NULL);
 		return;
 	}
-	wake.sent_ns = now_ns();
 	timer_at(&deadline, deadline_ns());
 	tap_watch(false);
 	state_publish(PUBLISHED_RESTORING);
@@ -213,20 +198,21 @@ static void become_running(pid_t root)
 
 static void end_restore(const char *failed, const struct answer *answer)
 {
-	struct answer words = {0};
-
-	if (!answer) {
-		restore_words(&words);
-		answer = &words;
-	}
-	wake.answer_ns = now_ns();
-	wake.failure = failed;
-	wake.cr_errno = answer->cr_errno;
-	snprintf(wake.error, sizeof(wake.error), "%.1000s", answer->words);
+	wakes_end(&wake, failed, answer);
 	machine.failed_wakes++;
 	failures++;
 	tap_watch(false);
 	become_clearing(OF_FAILURE);
+}
+
+static void end_trial(const char *how, const struct answer *answer)
+{
+	timer_at(&deadline, 0);
+	wakes_end(&wake, how, answer);
+	machine.root = wake.root = answer && answer->ok ? answer->pid : 0;
+	restore_drop();
+	wakes_tell(waker, &wake);
+	waker = NULL;
 }
 
 /* SAFETY: pid is above 1 (restore.c); it is our child, so that the number is not another's. */
@@ -244,13 +230,13 @@ static void on_answer(const struct answer *answer)
 		become_clearing(OF_EXIT);
 		return;
 	}
+	if (machine.state == TRYING)
+		end_trial(answer->ok ? "none" : restore_failure(answer), answer);
 	if (machine.state != RESTORING)
 		return;
 	wake.answer_ns = now_ns();
 	if (!answer->ok) {
-		const char *why = answer->died ? "died" : "refused";
-
-		end_restore(oom_happened() ? "oom" : why, answer);
+		end_restore(restore_failure(answer), answer);
 		return;
 	}
 	if (wake.answer_ns > deadline_ns()) { /* the timer fired as well, and comes next */
@@ -264,8 +250,12 @@ static void on_answer(const struct answer *answer)
 
 static void on_deadline(struct source *source)
 {
-	if (timer_fired(source) && machine.state == RESTORING)
+	if (!timer_fired(source))
+		return;
+	if (machine.state == RESTORING)
 		end_restore("late", NULL);
+	else if (machine.state == TRYING)
+		end_trial("late", NULL);
 }
 
 void machine_first_packet(const struct first_packet *packet)
@@ -276,26 +266,10 @@ void machine_first_packet(const struct first_packet *packet)
 
 /* ---- clearing ---- */
 
-static void renew_layers(void)
-{
-	if (layers_drop(sandbox) || layers_make(sandbox))
-		die("renewing the layers: %s", failure.detail);
-}
-
 static void close_gate(void)
 {
 	if (tap_hold() || gate_close())
 		die("closing the gate: %s", failure.detail);
-}
-
-/* The kernel inside takes sent frames up a little later, and not at all once the gate is closed. */
-static void await_resets(uint64_t count)
-{
-	struct timespec pause = {.tv_nsec = 50 * 1000};
-	uint64_t limit = now_ns() + RESETS_WITHIN_MS * MILLISECOND;
-
-	while (sockets_resets() < count && now_ns() < limit)
-		nanosleep(&pause, NULL);
 }
 
 /*
@@ -309,7 +283,7 @@ static void reset_clients(void)
 	if (gate_open())
 		die("opening the gate: %s", failure.detail);
 	wake.held = tap_release(false);
-	await_resets(resets + (uint64_t)wake.held);
+	tree_await_resets(resets + (uint64_t)wake.held);
 	wake.open_ns = now_ns();
 	if (failures < 2)
 		close_gate();
@@ -322,16 +296,12 @@ void machine_no_child_left(void)
 {
 	if (machine.state != CLEARING)
 		return;
-	if (clearing == OF_GOLDEN) {
-		become_idle();
-		return;
-	}
 	if (clearing == OF_FAILURE)
 		reset_clients();
-	if (sockets_end_all()) /* an orphan of the old tree could keep the next from listening */
-		last_words("ending connections: %s", failure.detail);
-	renew_layers();
-	if (failures > 1)
+	tree_forget();
+	if (clearing == OF_UNARMED)
+		become_idle();
+	else if (failures > 1)
 		become_backoff();
 	else
 		become_armed();
@@ -360,9 +330,9 @@ void machine_child_ended(pid_t pid, int status)
 {
 	if (pid != machine.root || pid <= 1)
 		return;
-	if (machine.state == STARTED) {
+	if (machine.state == STARTED || machine.state == TRYING) {
 		report_exit(pid, status);
-		become_clearing(OF_GOLDEN);
+		become_clearing(OF_UNARMED);
 	} else if (machine.state == RUNNING) {
 		report_exit(pid, status);
 		close_gate();
@@ -375,7 +345,9 @@ static void on_out_of_memory(void)
 {
 	if (machine.state == RESTORING)
 		end_restore("oom", NULL);
-	else if (machine.state == RUNNING || machine.state == STARTED)
+	else if (machine.state == TRYING && machine.root <= 1)
+		end_trial("oom", NULL);
+	else if (machine.state == RUNNING || machine.state == STARTED || machine.state == TRYING)
 		machine_child_ended(machine.root, SIGKILL);
 }
 
@@ -388,7 +360,7 @@ void machine_evicted(bool by_idleness)
 
 /* ---- commands ---- */
 
-static void refuse(struct client *client, const char *verb)
+void machine_refuse(struct client *client, const char *verb)
 {
 	errno = 0;
 	fail("state", "%s is not possible while %s", verb, state_name(machine.state));
@@ -403,6 +375,29 @@ int machine_spawn(const struct program *program)
 		return -1;
 	become_started(root);
 	return 0;
+}
+
+int machine_try(void)
+{
+	if (restore_prepare(sandbox, on_answer))
+		return -1;
+	become_trying();
+	return 0;
+}
+
+void machine_restore(struct client *client)
+{
+	if (machine.state != TRYING || wake.sent_ns) {
+		machine_refuse(client, "restore");
+	} else {
+		wake.syn_ns = wake.sent_ns = now_ns();
+		if (restore_request(policy.request, policy.request_length)) {
+			ctl_failure(client);
+			return;
+		}
+		timer_at(&deadline, deadline_ns());
+		waker = client;
+	}
 }
 
 int machine_arm(void)
@@ -423,7 +418,7 @@ void machine_wake(struct client *client)
 		if (machine.state == ARMED)
 			become_restoring(NULL);
 	} else {
-		refuse(client, "wake");
+		machine_refuse(client, "wake");
 	}
 }
 
@@ -431,14 +426,14 @@ void machine_evict(struct client *client)
 {
 	if (machine.state == ARMED) {
 		ctl_ok(client);
-	} else if (machine.state == CLEARING && clearing != OF_GOLDEN && !evicter) {
+	} else if (machine.state == CLEARING && clearing != OF_UNARMED && !evicter) {
 		evicter = client;
 	} else if (machine.state == RUNNING) {
 		evicter = client;
 		if (evict())
 			answer_and_forget(&evicter, false);
 	} else {
-		refuse(client, "evict");
+		machine_refuse(client, "evict");
 	}
 }
 
@@ -446,12 +441,14 @@ void machine_kill_tree(struct client *client)
 {
 	if (machine.state == IDLE) {
 		ctl_ok(client);
-	} else if ((machine.state == STARTED || machine.state == CLEARING) && !killer) {
+	} else if ((machine.state == STARTED || machine.state == TRYING ||
+		    machine.state == CLEARING) &&
+		   !killer) {
 		killer = client;
-		if (machine.state == STARTED)
-			become_clearing(OF_GOLDEN);
+		if (machine.state != CLEARING)
+			become_clearing(OF_UNARMED);
 	} else {
-		refuse(client, "kill-tree");
+		machine_refuse(client, "kill-tree");
 	}
 }
 
@@ -471,6 +468,6 @@ void machine_open(const struct spec *spec)
 	timer_open(&deadline, on_deadline);
 	idle_open();
 	timer_open(&backoff, on_backoff);
-	timer_open(&again, on_again);
+	tree_open(spec);
 	oom_open(spec, on_out_of_memory);
 }

@@ -147,6 +147,14 @@ int restore_request(const uint8_t *request, size_t length)
 	return 0;
 }
 
+/* Names why a restore failed that CRIU gave a bad answer to. */
+const char *restore_failure(const struct answer *answer)
+{
+	if (oom_happened())
+		return "oom";
+	return answer->died ? "died" : "refused";
+}
+
 /* Lets go of CRIU: an idle one ends at the end of file. */
 void restore_drop(void)
 {

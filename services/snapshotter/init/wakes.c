@@ -2,9 +2,26 @@
 /* The newest wakes, kept for a service that was away. */
 #include "init.h"
 
+#include <stdio.h>
+
 #define KEPT 64
 static struct wake kept[KEPT];
 static unsigned long newest;
+
+/* Notes how a restore ended; without an answer CRIU's last words are taken. */
+void wakes_end(struct wake *wake, const char *how, const struct answer *answer)
+{
+	struct answer words = {0};
+
+	wake->answer_ns = now_ns();
+	if (!answer) {
+		restore_words(&words);
+		answer = &words;
+	}
+	wake->failure = how;
+	wake->cr_errno = answer->cr_errno;
+	snprintf(wake->error, sizeof(wake->error), "%.1000s", answer->words);
+}
 
 void wakes_keep(const struct wake *wake)
 {
@@ -36,16 +53,27 @@ void wakes_report(const struct wake *wake)
 	ctl_report(&text);
 }
 
+static void answer_line(struct client *client, const struct wake *wake)
+{
+	struct text text = {0};
+
+	text_add(&text, "wake");
+	describe(&text, wake);
+	ctl_answer(client, &text);
+}
+
+/* Answers with one wake. */
+void wakes_tell(struct client *client, const struct wake *wake)
+{
+	answer_line(client, wake);
+	ctl_ok(client);
+}
+
 void wakes_answer(struct client *client, unsigned long since)
 {
 	unsigned long oldest = newest > KEPT ? newest - KEPT : 0;
 
-	for (unsigned long i = since > oldest ? since : oldest; i < newest; i++) {
-		struct text text = {0};
-
-		text_add(&text, "wake");
-		describe(&text, &kept[(i + 1) % KEPT]);
-		ctl_answer(client, &text);
-	}
+	for (unsigned long i = since > oldest ? since : oldest; i < newest; i++)
+		answer_line(client, &kept[(i + 1) % KEPT]);
 	ctl_ok(client);
 }

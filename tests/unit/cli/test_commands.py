@@ -49,6 +49,7 @@ def test_describe_shows_what_the_kernel_says(capsys: pytest.CaptureFixture[str])
     assert "6.70 ms by CRIU" in text
     assert f"child of another process ({os.getppid()})" in text
     assert "CRIU 4.2.1" in text
+    assert "median 7.1 ms, longest 9.0 ms; first answer after 12.3 ms; a limit of 15 ms" in text
     assert run(["-o", "json", "describe", "a"]) == 0
     (instance,) = json.loads(capsys.readouterr().out)["instances"]
     assert instance["kernel"]["pid"] == os.getpid()

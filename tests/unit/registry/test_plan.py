@@ -29,6 +29,8 @@ TESTDATA = Path(__file__).parent / "testdata"
 F = "f"
 DUAL = 3
 STEP_LIMIT = 80
+# What a transcript's command makes of an instance.
+STATES = {"run": "RUNNING", "try": "TRYING"}
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Sandbox:
     instances: dict[str, ObservedInstance] = field(default_factory=dict)
     endpoints: dict[str, str] = field(default_factory=dict)
     snapshots: dict[str, int] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
     routes: dict[int, ObservedRoute] = field(default_factory=dict)
     made: int = 0
 
@@ -47,6 +50,7 @@ class Sandbox:
             instances=dict(self.instances),
             endpoints=dict(self.endpoints),
             snapshots=dict(self.snapshots),
+            tried=frozenset(self.tried),
             routes=dict(self.routes),
         )
 
@@ -66,7 +70,13 @@ class Sandbox:
                 assert self.endpoints[golden] == self.instances[golden].netns_path
                 self.instances[golden] = replace(self.instances[golden], state="STARTED")
                 self.snapshots[snapshot] = DUAL
+            case StepKind.TRY_SNAPSHOT:
+                assert self.instances[instance].state == "CREATED"
+                assert self.endpoints[instance] == self.instances[instance].netns_path
+                assert snapshot not in self.tried
+                self.tried.add(snapshot)
             case StepKind.ARM_INSTANCE:
+                assert snapshot in self.tried
                 assert self.endpoints[instance] == self.instances[instance].netns_path
                 self.instances[instance] = replace(self.instances[instance], state="ARMED")
             case StepKind.SET_ROUTE | StepKind.RESERVE_PORT:
@@ -103,6 +113,7 @@ class Sandbox:
             case StepKind.DELETE_SNAPSHOT:
                 assert instance not in self.instances
                 del self.snapshots[snapshot]
+                self.tried.discard(snapshot)
             case _:
                 pytest.fail(f"{step} is not for a host")
 
@@ -157,12 +168,11 @@ class World:
             self.desired = replace(self.desired, spoiled=True)
         elif command == "lose":
             self.desired = replace(self.desired, failed=True, serving_revision=0, serving_port=0)
-        elif command in {"run", "die"}:
+        elif command in STATES:
             name = instance_id(F, fields["revision"])
-            if command == "die":
-                del self.host.instances[name]
-            else:
-                self.host.instances[name] = replace(self.host.instances[name], state="RUNNING")
+            self.host.instances[name] = replace(self.host.instances[name], state=STATES[command])
+        elif command == "die":
+            del self.host.instances[instance_id(F, fields["revision"])]
         elif command == "foreign":
             self.host.routes[fields["port"]] = ObservedRoute("other", "other-r1-0", DUAL)
         else:
@@ -210,7 +220,9 @@ def test_there_are_transcripts() -> None:
 
 def sandboxes(draw: st.DrawFn) -> Sandbox:
     """Draw a host as interrupted deploys of three revisions may have left it, or worse."""
-    states = st.sampled_from(["CREATED", "STARTED", "ARMED", "RESTORING", "RUNNING", "ENDED"])
+    states = st.sampled_from(
+        ["CREATED", "STARTED", "TRYING", "ARMED", "RESTORING", "RUNNING", "ENDED"]
+    )
     host = Sandbox()
     for revision in (1, 2, 3):
         for name in (golden_id(F, revision), instance_id(F, revision)):
@@ -221,6 +233,8 @@ def sandboxes(draw: st.DrawFn) -> Sandbox:
         has_snapshot = instance_id(F, revision) in host.instances or draw(st.booleans())
         if has_snapshot:
             host.snapshots[snapshot_id(F, revision)] = DUAL
+            if draw(st.booleans()):
+                host.tried.add(snapshot_id(F, revision))
     for port in (8080, 9090):
         leads_to = draw(st.sampled_from([None, "", *sorted(host.endpoints)]))
         if leads_to is not None and not leads_to.endswith("golden"):

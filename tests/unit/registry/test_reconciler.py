@@ -38,6 +38,7 @@ DEPLOY = [
     "DeleteInstance",
     "CreateInstance",
     "AttachEndpoint",
+    "TryInstance",
     "ArmInstance",
     "SetRoute",
 ]
@@ -48,6 +49,7 @@ STEPS = [
     "delete-golden",
     "create-instance",
     "attach-instance",
+    "try-snapshot",
     "arm-instance",
     "set-route",
 ]
@@ -102,6 +104,7 @@ def test_progress_is_told_step_by_step(registry: RegistryClient, spec: Spec) -> 
     assert phases == [
         ("create-snapshot", "dump", function_pb2.PROGRESS_STATE_STARTED),
         ("create-snapshot", "dump", function_pb2.PROGRESS_STATE_DONE),
+        ("try-snapshot", "restores", function_pb2.PROGRESS_STATE_DONE),
     ]
 
 

@@ -33,6 +33,7 @@ DEPLOY = [
     "DeleteInstance",
     "CreateInstance",
     "AttachEndpoint",
+    "TryInstance",
     "ArmInstance",
     "SetRoute",
 ]

@@ -12,7 +12,7 @@ from aetherless_cli.options import id_argument, output_option
 if TYPE_CHECKING:
     from aetherless.registry.v1.function_pb2 import Function
     from aetherless.snapshotter.v1.instance_pb2 import Instance
-    from aetherless.snapshotter.v1.snapshot_pb2 import Snapshot
+    from aetherless.snapshotter.v1.snapshot_pb2 import Snapshot, Trial
     from aetherless_cli.client import Mesh
     from aetherless_cli.main import Options
 
@@ -164,10 +164,25 @@ def _snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
     from aetherless_cli.output import size
 
     processes = [f"{each.command} (pid {each.pid})" for each in snapshot.processes]
-    return {
+    fields: dict[str, object] = {
         "made": snapshot.create_time.ToDatetime(UTC).isoformat(timespec="milliseconds"),
         "revision": snapshot.revision,
         "processes": ", ".join(processes),
         "size": f"{size(snapshot.size_bytes)} on disk, {size(snapshot.resident_bytes)} resident",
         "made by": f"CRIU {snapshot.criu_version} on kernel {snapshot.kernel_release}",
     }
+    if snapshot.HasField("trial"):
+        fields["trial"] = _trial(snapshot.trial)
+    return fields
+
+
+def _trial(trial: Trial) -> str:
+    from aetherless_cli.plain import milliseconds
+
+    text = (
+        f"{len(trial.restores)} restores, median {milliseconds(trial.median):.1f} ms,"
+        f" longest {milliseconds(trial.maximum):.1f} ms"
+    )
+    if trial.HasField("first_answer"):
+        text += f"; first answer after {milliseconds(trial.first_answer):.1f} ms"
+    return f"{text}; a limit of {milliseconds(trial.suggested_timeout):.0f} ms would do"

@@ -63,6 +63,7 @@ _DEPLOY_STEPS = frozenset(
         StepKind.DELETE_GOLDEN,
         StepKind.CREATE_INSTANCE,
         StepKind.ATTACH_INSTANCE,
+        StepKind.TRY_SNAPSHOT,
         StepKind.ARM_INSTANCE,
         StepKind.SET_ROUTE,
     }
@@ -84,7 +85,7 @@ class Advancer:
         catalog: what is desired.
         peers: the services.
         view: shown the addresses that were observed.
-        events: told of snapshots that are made anew.
+        events: told of snapshots that are made anew, and of restores near their limit.
         courses: what is done for a function belongs to its.
         enqueue: has a function looked at soon.
         progressed: told that a function got on, so that its next failure is the first in a row.
@@ -107,7 +108,7 @@ class Advancer:
         self._courses = courses
         self._enqueue = enqueue
         self._progressed = progressed
-        self._runner = StepRunner(peers, catalog, courses)
+        self._runner = StepRunner(peers, catalog, events, courses)
         self._stopping = threading.Event()
         # Of a whole deploy, the failures that might have passed.
         self._faults: dict[str, int] = {}

@@ -22,6 +22,7 @@ class StepKind(enum.StrEnum):
     DELETE_GOLDEN = "delete-golden"
     CREATE_INSTANCE = "create-instance"
     ATTACH_INSTANCE = "attach-instance"
+    TRY_SNAPSHOT = "try-snapshot"
     ARM_INSTANCE = "arm-instance"
     SET_ROUTE = "set-route"
     # The undoing.
@@ -108,6 +109,8 @@ class Observed:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     # The address families that each snapshot's handler listens on.
     snapshots: Mapping[str, int] = field(default_factory=dict)
+    # The snapshots whose restores were tried.
+    tried: frozenset[str] = frozenset()
     routes: Mapping[int, ObservedRoute] = field(default_factory=dict)
 
     def revisions(self) -> set[int]:

@@ -71,6 +71,9 @@ class World:
                 for name, each in self.snapshots.items()
                 if _is_of(names.snapshot_owner(name), function_id)
             },
+            tried=frozenset(
+                name for name, each in self.snapshots.items() if each.HasField("trial")
+            ),
             routes={
                 port: ObservedRoute(
                     each.function_id, names.bare(each.endpoint, names.ENDPOINTS), each.families
@@ -161,6 +164,11 @@ class Peers:
         )
         stream: Any = self._snapshotter.CreateSnapshot(request)
         return stream  # type: ignore[no-any-return]
+
+    def try_instance(self, name: str) -> snapshot_pb2.Trial:
+        """Restore the snapshot of a sandbox that is not armed yet, a few times."""
+        request = snapshotter_service_pb2.TryInstanceRequest(name=names.INSTANCES + name)
+        return self._snapshotter.TryInstance(request).trial
 
     def arm_instance(self, name: str, endpoint: endpoint_pb2.Endpoint) -> None:
         """Hand a sandbox its endpoint."""

@@ -64,7 +64,8 @@ def _instance(desired: Desired, observed: Observed) -> Iterator[Step]:
     """Yield what brings the target an armed instance."""
     revision, name = desired.target, instance_id(desired.function, desired.target)
     instance, endpoint = observed.instances.get(name), observed.endpoints.get(name)
-    lost = instance is None or instance.state == "ENDED"
+    # In one that was tried and not left again, anything may be.
+    lost = instance is None or instance.state in {"TRYING", "ENDED"}
     if instance and not lost and instance.state != "CREATED":
         lost = endpoint is None  # it can't be handed another one
     if instance and endpoint is not None:
@@ -75,6 +76,8 @@ def _instance(desired: Desired, observed: Observed) -> Iterator[Step]:
     elif endpoint is None:
         yield Step(StepKind.ATTACH_INSTANCE, revision)
     elif instance and instance.state == "CREATED":
+        if snapshot_id(desired.function, revision) not in observed.tried:
+            yield Step(StepKind.TRY_SNAPSHOT, revision)
         yield Step(StepKind.ARM_INSTANCE, revision)
 
 

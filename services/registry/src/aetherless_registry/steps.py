@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from aetherless.registry.v1 import function_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import NotFound
-from aetherless_registry import names, resources
+from aetherless_registry import names, resources, trials
 from aetherless_registry.desired import Step, StepKind
+from aetherless_registry.events import WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from aetherless_common.channels import TypedStream
     from aetherless_registry.catalog import Catalog
     from aetherless_registry.courses import Courses
+    from aetherless_registry.events import EventLog
     from aetherless_registry.peers import Peers, World
     from aetherless_registry.store import FunctionRecord
 
@@ -72,12 +74,14 @@ class StepRunner:
     Args:
         peers: the services to ask.
         catalog: told of the phases of a snapshot.
+        events: where warnings go.
         courses: each step is recorded in its function's.
     """
 
-    def __init__(self, peers: Peers, catalog: Catalog, courses: Courses) -> None:
+    def __init__(self, peers: Peers, catalog: Catalog, events: EventLog, courses: Courses) -> None:
         self._peers = peers
         self._catalog = catalog
+        self._events = events
         self._courses = courses
         self._lock = threading.Lock()
         self._streams: dict[str, TypedStream] = {}
@@ -88,6 +92,7 @@ class StepRunner:
             StepKind.DELETE_GOLDEN: self._delete_golden,
             StepKind.CREATE_INSTANCE: self._create_instance,
             StepKind.ATTACH_INSTANCE: self._attach_instance,
+            StepKind.TRY_SNAPSHOT: self._try_snapshot,
             StepKind.ARM_INSTANCE: self._arm_instance,
             StepKind.SET_ROUTE: self._set_route,
             StepKind.RESERVE_PORT: self._reserve_port,
@@ -163,6 +168,22 @@ class StepRunner:
 
     def _attach_instance(self, job: _Job) -> None:
         self._attach(job, job.instance)
+
+    def _try_snapshot(self, job: _Job) -> None:
+        trial = self._peers.try_instance(job.instance)
+        limit = job.spec.restore_timeout
+        self._catalog.tell_progress(
+            job.function_id, trials.progress(job.step.kind.value, trial, limit)
+        )
+        if trials.is_near(trial, limit):
+            self._events.record(
+                job.function_id,
+                trials.NEAR_LIMIT,
+                trials.describe(trial, limit),
+                severity=WARNING,
+                metadata=trials.figures(trial, limit),
+                revision=job.step.revision,
+            )
 
     def _arm_instance(self, job: _Job) -> None:
         self._peers.arm_instance(job.instance, job.world.endpoints[job.instance])

@@ -15,10 +15,10 @@ from aetherless_snapshotter import (
     criu_folder,
     files,
     fingerprint,
+    hosttrial,
     images,
     rootfs,
     sandbox,
-    trial,
 )
 from aetherless_snapshotter.builder import Builder
 from aetherless_snapshotter.golden import Workshop
@@ -58,7 +58,7 @@ class Snapshotter:
         checks = HostChecks(
             settings.prefix,
             settings.state_dir / "host-check.json",
-            lambda: trial.attempt(builder),
+            lambda: hosttrial.attempt(builder),
         )
         self._servicer = SnapshotterServicer(instances, builder.store, builder.logs, checks)
         threading.Thread(

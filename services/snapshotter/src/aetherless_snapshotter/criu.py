@@ -55,11 +55,12 @@ def _rpc() -> Any:
     return images.module("rpc")
 
 
-def restore_request() -> bytes:
+def restore_request(*, leave_stopped: bool = False) -> bytes:
     """Return the serialized request that restores the images mounted at /snap of a sandbox.
 
     The tree becomes a child of the init (``rst_sibling``); nothing but its own log level is left
-    to chance, since the answer must come within milliseconds.
+    to chance, since the answer must come within milliseconds. With ``leave_stopped`` its processes
+    are stopped before they run any code of their own.
     """
     rpc = _rpc()
     request = rpc.criu_req(type=rpc.RESTORE)
@@ -69,6 +70,7 @@ def restore_request() -> bytes:
     request.opts.log_level = 1
     request.opts.log_to_stderr = True
     request.opts.rst_sibling = True
+    request.opts.leave_stopped = leave_stopped
     request.opts.tcp_close = True
     return bytes(request.SerializeToString())
 

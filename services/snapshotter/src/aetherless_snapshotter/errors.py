@@ -142,6 +142,26 @@ def restore_latency_violation(function: str, limit_ms: int, took_ms: float) -> D
     )
 
 
+def restores_too_slow(
+    function: str, limit_ms: int, median_ms: float, max_ms: float, suggested_ms: int
+) -> DeadlineExceeded:
+    """Return the error for trial restores of which the longest was above the limit."""
+    return DeadlineExceeded(
+        "RESTORE_LATENCY_VIOLATION",
+        f"{function} was restored in up to {max_ms:.1f} ms (median {median_ms:.1f} ms), more than"
+        f" its limit of {limit_ms} ms; {suggested_ms} ms would do",
+        {
+            "function": function,
+            "limitMs": limit_ms,
+            "medianMs": f"{median_ms:.1f}",
+            "maxMs": f"{max_ms:.1f}",
+            "suggestedMs": suggested_ms,
+        },
+        remedy=f"set restore_timeout_ms to {suggested_ms}, or make the function's memory smaller;"
+        " on a host that is busy now, deploy again when it is not",
+    )
+
+
 def snapshot_not_found(snapshot: str) -> NotFound:
     """Return the error for a snapshot that does not exist."""
     return NotFound(

@@ -50,11 +50,13 @@ ARMED = instance_pb2.INSTANCE_STATE_ARMED
 RESTORING = instance_pb2.INSTANCE_STATE_RESTORING
 RUNNING = instance_pb2.INSTANCE_STATE_RUNNING
 ENDED = instance_pb2.INSTANCE_STATE_ENDED
+TRYING = instance_pb2.INSTANCE_STATE_TRYING
 
 #: How an adopted sandbox's state reads; one that clears a tree away goes on to ARMED by itself.
 OBSERVED: dict[SandboxState, State] = {
     SandboxState.IDLE: CREATED,
     SandboxState.STARTED: STARTED,
+    SandboxState.TRYING: TRYING,
     SandboxState.ARMED: ARMED,
     SandboxState.RESTORING: RESTORING,
     SandboxState.RUNNING: RUNNING,
@@ -124,6 +126,16 @@ class Instance:
         """The golden's process tree begins to run."""
         self._become(STARTED, CREATED)
 
+    def become_trying(self) -> None:
+        """Restores of the snapshot are tried; nothing wakes it meanwhile."""
+        self._become(TRYING, CREATED)
+        self.exited.clear()
+        self.root_exit = None
+
+    def become_created(self) -> None:
+        """The trial is over and nothing of it is left."""
+        self._become(CREATED, TRYING)
+
     def become_armed(self) -> None:
         """The sandbox holds first packets; no process runs."""
         self._become(ARMED, CREATED, ARMED, RESTORING, RUNNING)
@@ -142,7 +154,7 @@ class Instance:
         """Nothing runs in it any more, and nothing will; ending twice keeps the first reason."""
         if self.state == ENDED:
             return
-        self._become(ENDED, CREATED, STARTED, ARMED, RESTORING, RUNNING)
+        self._become(ENDED, CREATED, STARTED, TRYING, ARMED, RESTORING, RUNNING)
         self.sandbox_root_pid = 0
         self.end_reason = reason
 
@@ -165,7 +177,8 @@ class Instance:
 
     def adopt(self, status: SandboxStatus, wakes: Sequence[Wake], offset_ns: int) -> None:
         """Take over what a living sandbox says about itself, in place of what was known."""
-        self.state = OBSERVED[status.state]
+        trying = status.state is SandboxState.CLEARING and not status.generation
+        self.state = TRYING if trying else OBSERVED[status.state]  # never armed: it goes on to IDLE
         self.sandbox_root_pid = status.root_pid
         for wake in wakes:
             self._note_wake(wake, offset_ns)

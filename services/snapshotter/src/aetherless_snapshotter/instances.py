@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,19 +24,19 @@ from aetherless_snapshotter.instance import (
     last_part,
     state_name,
 )
-from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_folder
-from aetherless_snapshotter.sandbox_errors import (
-    SandboxError,
-    SandboxGoneError,
-)
+from aetherless_snapshotter.live import Live, Table
+from aetherless_snapshotter.sandbox import Sandbox, delete_folder
+from aetherless_snapshotter.sandbox_errors import SandboxError, SandboxGoneError
+from aetherless_snapshotter.trial import TrialRun, hold_to_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from aetherless.snapshotter.v1 import snapshot_pb2
-    from aetherless_snapshotter.builder import Builder, Built
+    from aetherless_snapshotter.builder import Builder
     from aetherless_snapshotter.inspection import Found
+    from aetherless_snapshotter.sandbox import Endpoint
     from aetherless_snapshotter.sandbox_events import Event
     from aetherless_snapshotter.store import Manifest
 
@@ -53,16 +51,6 @@ class Change:
     wake: instance_pb2.Wake | None = None
 
 
-@dataclass
-class _Live:
-    """An instance with the sandbox it lives in, and what the sandbox was made from."""
-
-    instance: Instance
-    sandbox: Sandbox
-    endpoint: Endpoint | None = None
-    built: Built | None = None
-
-
 class Instances:
     """The instances by id. One call at a time works on an instance; a second one is refused.
 
@@ -75,9 +63,7 @@ class Instances:
         self._folder = folder
         self._cgroup = cgroup
         self._builder = builder
-        self._live: dict[str, _Live] = {}
-        self._making: set[str] = set()
-        self._lock = threading.Lock()
+        self._table = Table()
 
     # Reading
 
@@ -87,12 +73,11 @@ class Instances:
         Raises:
             NotFound: INSTANCE_NOT_FOUND.
         """
-        return self._find(instance_id).instance
+        return self._table.find(instance_id).instance
 
     def all(self) -> list[Instance]:
         """Return all instances, by id."""
-        with self._lock:
-            return [live.instance for _, live in sorted(self._live.items())]
+        return [live.instance for live in self._table.all()]
 
     def users_of(self, snapshot_id: str) -> list[str]:
         """Return the ids of the instances that restore a snapshot."""
@@ -126,7 +111,11 @@ class Instances:
             log.warning("instance did not survive", instance=folder.name, error=str(error))
             delete_folder(folder, self._cgroup)
             return
-        self._keep(_Live(adopted.instance, adopted.sandbox, description.endpoint))
+        if description.endpoint is None:
+            log.info("removed clone that was never armed", instance=folder.name)
+            adopted.sandbox.delete()
+            return
+        self._keep(Live(adopted.instance, adopted.sandbox, description.endpoint))
         adopted.follow()
 
     def create(
@@ -143,8 +132,8 @@ class Instances:
         Raises:
             AetherlessError: INSTANCE_EXISTS, SANDBOX_FAILED, and what the workload is refused for.
         """
-        with self._making_of(instance_id):
-            live = self._live.get(instance_id)
+        with self._table.making_of(instance_id):
+            live = self._table.get(instance_id)
             if live is not None and live.instance.state != ENDED:
                 known = live.instance
                 if (known.workload, known.role, known.snapshot) != (workload, role, snapshot):
@@ -154,13 +143,36 @@ class Instances:
                 self._remove(live)
             return self._make(instance_id, workload, role, snapshot)
 
+    def try_restores(
+        self, instance_id: str, restores: int, *, ignore_limit: bool
+    ) -> snapshot_pb2.Trial:
+        """Restore a clone's snapshot a few times, and keep with it what that showed.
+
+        Raises:
+            AetherlessError: RESTORE_LATENCY_VIOLATION unless ``ignore_limit``, RESTORE_FAILED,
+                MEMORY_LIMIT_EXCEEDED, SNAPSHOT_CORRUPT, SNAPSHOT_INCOMPATIBLE, SANDBOX_FAILED,
+                INVALID_STATE_TRANSITION.
+        """
+        with self._table.working_on(instance_id) as live:
+            instance, snapshot_id = live.instance, last_part(live.instance.snapshot)
+            if instance.is_golden:
+                raise errors.invalid_state_transition(
+                    instance_id, state_name(instance.state), "TRYING"
+                )
+            self._builder.store.check(snapshot_id)
+            trial = self._try(live, restores)
+            if not ignore_limit:
+                hold_to_limit(instance.workload, trial)
+            self._builder.store.keep_trial(snapshot_id, trial)
+            return trial
+
     def arm(self, instance_id: str, endpoint: Endpoint) -> Instance:
         """Have the sandbox hold first packets, after the snapshot was checked.
 
         Raises:
             AetherlessError: SNAPSHOT_CORRUPT, SNAPSHOT_INCOMPATIBLE, INVALID_STATE_TRANSITION.
         """
-        with self._working_on(instance_id) as live:
+        with self._table.working_on(instance_id) as live:
             instance = live.instance
             if instance.is_golden or instance.state == ENDED:
                 raise errors.invalid_state_transition(
@@ -179,7 +191,7 @@ class Instances:
             AetherlessError: RESTORE_FAILED, RESTORE_LATENCY_VIOLATION, MEMORY_LIMIT_EXCEEDED,
                 INVALID_STATE_TRANSITION.
         """
-        with self._working_on(instance_id) as live:
+        with self._table.working_on(instance_id) as live:
             instance = live.instance
             commands.wake(instance, live.sandbox)
             return instance
@@ -191,7 +203,7 @@ class Instances:
             AetherlessError: REQUEST_IN_FLIGHT after ``patience`` seconds,
                 INVALID_STATE_TRANSITION.
         """
-        with self._working_on(instance_id) as live:
+        with self._table.working_on(instance_id) as live:
             instance = live.instance
             commands.evict(instance, live.sandbox, patience)
             return instance
@@ -202,7 +214,7 @@ class Instances:
         Raises:
             NotFound: INSTANCE_NOT_FOUND.
         """
-        with self._working_on(instance_id) as live:
+        with self._table.working_on(instance_id) as live:
             self._remove(live)
         workload = live.instance.workload
         self.release(workload.function_id, workload.revision)
@@ -218,7 +230,7 @@ class Instances:
         Raises:
             AetherlessError: whatever a step fails with.
         """
-        with self._working_on(instance_id) as live:
+        with self._table.working_on(instance_id) as live:
             done = self._existing(snapshot_id, live.instance.workload)
             if done is not None:
                 yield done
@@ -253,10 +265,7 @@ class Instances:
     def close(self) -> None:
         """Let go of all sandboxes without ending them, and end all watches."""
         self.changes.close()
-        with self._lock:
-            for live in self._live.values():
-                live.sandbox.close()
-            self._live.clear()
+        self._table.close()
 
     def message(self, instance: Instance) -> instance_pb2.Instance:
         """Return an instance with what only the kernel knows: process ids and memory."""
@@ -295,35 +304,44 @@ class Instances:
         except SandboxError as error:
             sandbox.delete()
             raise errors.sandbox_failed(instance_id, f"{error.step}: {error.detail}") from error
-        self._keep(_Live(instance, sandbox, built=built))
+        self._keep(Live(instance, sandbox, built=built))
         return instance
 
-    def _keep(self, live: _Live) -> None:
+    def _keep(self, live: Live) -> None:
         """Make an instance visible."""
         live.instance.netns_path = str(live.sandbox.netns_path)
         live.instance.init_pid = live.sandbox.init_pid
-        with self._lock:
-            self._live[live.instance.instance_id] = live
+        self._table.put(live)
         self.changes.publish(Change(live.instance.message()))
 
-    def _remove(self, live: _Live) -> None:
+    def _remove(self, live: Live) -> None:
         """End a sandbox and forget its instance."""
         try:
             live.sandbox.delete()
         except SandboxGoneError:
             delete_folder(live.sandbox.folder, self._cgroup)
-        with self._lock:
-            self._live.pop(live.instance.instance_id, None)
+        self._table.drop(live.instance.instance_id)
         self._change(live.instance, lambda: live.instance.become_ended("deleted"))
 
-    def _arm(self, live: _Live, endpoint: Endpoint) -> None:
+    def _try(self, live: Live, restores: int) -> snapshot_pb2.Trial:
+        """Try restores; the sandbox of one that failed stays TRYING: it is made anew."""
+        instance = live.instance
+        self._change(instance, instance.become_trying)
+        try:
+            trial = TrialRun(instance, live.sandbox, restores).run()
+        except (OSError, SandboxError) as error:
+            raise errors.sandbox_failed(instance.instance_id, str(error)) from error
+        self._change(instance, instance.become_created)
+        return trial
+
+    def _arm(self, live: Live, endpoint: Endpoint) -> None:
         """Hand the endpoint and the restore's request to the init."""
         instance = live.instance
         commands.arm(instance, live.sandbox, endpoint)
         live.endpoint = endpoint
         replace(Description.of(instance), endpoint=endpoint).write(live.sandbox.folder)
 
-    def _golden(self, live: _Live) -> Golden:
+    def _golden(self, live: Live) -> Golden:
         """Return what making a snapshot needs of a golden that was not started yet."""
         instance = live.instance
         if not instance.is_golden or instance.state != CREATED or live.built is None:
@@ -366,34 +384,3 @@ class Instances:
         message = instance.message()
         message.root_pid = processes.host_pid(message.init_pid, message.sandbox_root_pid)
         return message
-
-    def _find(self, instance_id: str) -> _Live:
-        with self._lock:
-            live = self._live.get(instance_id)
-        if live is None:
-            raise errors.instance_not_found(instance_id)
-        return live
-
-    @contextmanager
-    def _working_on(self, instance_id: str) -> Iterator[_Live]:
-        """Have an instance for one call alone."""
-        live = self._find(instance_id)
-        if not live.instance.busy.acquire(blocking=False):
-            raise errors.operation_in_progress(live.instance.name)
-        try:
-            yield live
-        finally:
-            live.instance.busy.release()
-
-    @contextmanager
-    def _making_of(self, instance_id: str) -> Iterator[None]:
-        """Have an id for one making alone."""
-        with self._lock:
-            if instance_id in self._making:
-                raise errors.operation_in_progress(f"instances/{instance_id}")
-            self._making.add(instance_id)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._making.discard(instance_id)

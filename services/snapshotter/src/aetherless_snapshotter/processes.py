@@ -65,6 +65,15 @@ def _inner_pid(pid: int) -> int:
     return int(line.split()[-1])
 
 
+def waits_on(pid: int, descriptor: int) -> bool:
+    """Tell whether a process sleeps in a system call on ``descriptor`` (/proc/PID/syscall)."""
+    try:
+        words = (PROC / str(pid) / "syscall").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return len(words) > 1 and words[1].startswith("0x") and int(words[1], 16) == descriptor
+
+
 def memory(pid: int) -> Memory:
     """Return the memory of ``pid`` and its descendants (smaps_rollup of proc(5))."""
     return sum((_rollup(member) for member in tree(pid)), Memory(0, 0))

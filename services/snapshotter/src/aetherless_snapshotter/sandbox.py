@@ -51,6 +51,7 @@ log = structlog.get_logger()
 EventHandler = Callable[[Event], None]
 
 _CLEARING_SECONDS = 60.0
+_ANY_PORT = 1  # a trial holds no packets
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,18 @@ class Sandbox:
         finally:
             os.close(mount)
 
+    def begin_trial(self, request: bytes, *, deadline_ms: int) -> None:
+        """Have CRIU wait for ``request``, a serialized ``criu_req`` of type RESTORE."""
+        line = write_line("try", port=_ANY_PORT, deadline_ms=deadline_ms)
+        self._control.ask(line, request)
+
+    def restore(self, timeout: float) -> Wake:
+        """Restore on trial; return how it went (its number is 0) once CRIU answered.
+
+        What was restored stays until ``kill_tree``.
+        """
+        return read_wake(self._control.ask("restore", timeout=timeout)[0])
+
     def arm(
         self,
         request: bytes,
@@ -275,7 +288,10 @@ class Sandbox:
         self._control.ask("evict", timeout=_CLEARING_SECONDS)
 
     def kill_tree(self) -> None:
-        """End all processes of the tree (an unwanted golden's); returns when it is empty."""
+        """End all processes of the tree (a golden's, or one restored on trial), and what it wrote.
+
+        Returns when the tree is empty.
+        """
         self._control.ask("kill-tree", timeout=_CLEARING_SECONDS)
 
     def spawn_host_criu(

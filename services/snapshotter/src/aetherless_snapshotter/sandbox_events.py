@@ -13,6 +13,7 @@ class SandboxState(StrEnum):
 
     IDLE = "idle"  # the sandbox exists, nothing runs and nothing is held
     STARTED = "started"  # a program that ``spawn`` started runs
+    TRYING = "trying"  # restores are tried: CRIU waits, works, or has restored a tree
     ARMED = "armed"  # first packets are held; the next one restores
     RESTORING = "restoring"  # CRIU was asked and has not answered
     RUNNING = "running"  # the restored tree runs

@@ -12,7 +12,7 @@ from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
 from aetherless.snapshotter.v1 import snapshotter_service_pb2_grpc as pb_grpc
 from aetherless_common.pagination import paginate
-from aetherless_snapshotter import errors, workload
+from aetherless_snapshotter import errors, trial, workload
 from aetherless_snapshotter.inspection import Found
 from aetherless_snapshotter.sandbox import Endpoint
 
@@ -108,6 +108,19 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
         """Delete a snapshot that no instance uses."""
         self._instances.delete_snapshot(_id_of("name", request.name, "snapshots"))
         return pb.DeleteSnapshotResponse()
+
+    def TryInstance(
+        self, request: pb.TryInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.TryInstanceResponse:
+        """Restore the snapshot of a clone that is not armed yet a few times."""
+        if not 0 <= request.restores <= trial.MOST_RESTORES:
+            raise errors.invalid_argument("restores", f"must be 0 to {trial.MOST_RESTORES}")
+        measured = self._instances.try_restores(
+            _id_of("name", request.name, "instances"),
+            request.restores or trial.RESTORES,
+            ignore_limit=request.ignore_limit,
+        )
+        return pb.TryInstanceResponse(trial=measured)
 
     def ArmInstance(
         self, request: pb.ArmInstanceRequest, context: grpc.ServicerContext

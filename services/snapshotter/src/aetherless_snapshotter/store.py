@@ -2,7 +2,8 @@
 """The snapshots on disk: one folder each, complete or not there, with a manifest of every file.
 
 ``<folder>/<snapshot>/`` holds ``images/`` (what CRIU reads), ``layers/<tag>/`` (the golden's
-writable trees, raw overlay uppers) and ``manifest.json``. A snapshot in the making lies in
+writable trees, raw overlay uppers), ``manifest.json`` and, once restores were tried, ``trial.json``
+(what they showed; without it they are tried again). A snapshot in the making lies in
 ``.tmp-<snapshot>`` and becomes visible by one rename.
 """
 
@@ -34,6 +35,7 @@ FORMAT = 2
 IMAGES = "images"
 LAYERS = "layers"
 _MANIFEST = "manifest.json"
+_TRIAL = "trial.json"
 _UNFINISHED = ".tmp-"
 
 
@@ -74,11 +76,14 @@ class Manifest:
     files: dict[str, FileRecord] = field(default_factory=dict)
 
     def encode(self) -> str:
-        """Return the manifest as JSON text."""
+        """Return the manifest as JSON text; the trial is kept beside it."""
+        snapshot = snapshot_pb2.Snapshot()
+        snapshot.CopyFrom(self.snapshot)
+        snapshot.ClearField("trial")
         return json.dumps(
             {
                 "format": FORMAT,
-                "snapshot": json_format.MessageToDict(self.snapshot),
+                "snapshot": json_format.MessageToDict(snapshot),
                 "workload": json_format.MessageToDict(self.workload),
                 "program": self.program.encode(),
                 "root_pid": self.root_pid,
@@ -194,7 +199,7 @@ class SnapshotStore:
         files.remove_tree(gone)
 
     def manifest(self, snapshot_id: str) -> Manifest:
-        """Return a snapshot's manifest.
+        """Return a snapshot's manifest, with its trial.
 
         Raises:
             NotFound: SNAPSHOT_NOT_FOUND.
@@ -205,11 +210,30 @@ class SnapshotStore:
         except FileNotFoundError:
             raise errors.snapshot_not_found(snapshot_id) from None
         try:
-            return Manifest.decode(text)
+            manifest = Manifest.decode(text)
         except ValueError as error:
             raise errors.snapshot_corrupt(
                 snapshot_id, _MANIFEST, f"format {FORMAT}", str(error)
             ) from None
+        trial = self._trial(snapshot_id)
+        if trial is not None:
+            manifest.snapshot.trial.CopyFrom(trial)
+        return manifest
+
+    def keep_trial(self, snapshot_id: str, trial: snapshot_pb2.Trial) -> None:
+        """Keep what trial restores of a complete snapshot showed."""
+        write_atomically(self.path(snapshot_id) / _TRIAL, json_format.MessageToJson(trial))
+
+    def _trial(self, snapshot_id: str) -> snapshot_pb2.Trial | None:
+        """Return what was kept of a snapshot's trial; None when nothing that can be read."""
+        try:
+            text = (self.path(snapshot_id) / _TRIAL).read_text(encoding="utf-8")
+            return json_format.Parse(text, snapshot_pb2.Trial())
+        except FileNotFoundError:
+            return None
+        except (ValueError, json_format.ParseError) as error:
+            log.warning("trial left out", snapshot=snapshot_id, error=str(error))
+            return None
 
     def manifests(self) -> list[Manifest]:
         """Return the manifests of all complete snapshots by name; unreadable ones are logged."""

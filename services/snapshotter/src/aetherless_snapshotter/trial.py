@@ -1,194 +1,204 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real checkpoint and a real restore of a small program, to know instead of guess.
+"""Trial restores of a snapshot, in the sandbox of a clone before it is armed.
 
-It goes the whole way of a function, but for the netplane: golden, dump, clone, arming on a link of
-its own, wake by command, and a request that the restored process answers.
+Each is done as a wake is: a fresh CRIU that waits, fresh writable layers, and the time from the
+request sent to CRIU's answer, which is what the restore limit bounds. All count, the first one too:
+so would a first client. Only the first goes on, with the outside cut off, and has to answer the
+warm-up; CRIU leaves the others stopped.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import secrets
-import socket
-import threading
+import math
+import statistics
 import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pyroute2 import IPRoute  # type: ignore[attr-defined]  # it declares no exports
-from pyroute2.netlink.exceptions import NetlinkError
+import structlog
 
-from aetherless.snapshotter.v1 import instance_pb2
-from aetherless_common.errors import AetherlessError
-from aetherless_snapshotter import criu, errors, files, netns, warmup
-from aetherless_snapshotter.golden import Golden, SnapshotRun
-from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_folder
+from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
+from aetherless_snapshotter import criu, errors, netns, processes, warmup
+from aetherless_snapshotter.golden import describe_exit
+from aetherless_snapshotter.instance import last_part
 from aetherless_snapshotter.sandbox_errors import SandboxError
-from aetherless_snapshotter.sandbox_events import RootExited
-from aetherless_snapshotter.store import SnapshotStore
+from aetherless_snapshotter.sandbox_events import WakeFailure
+from aetherless_snapshotter.seal import sealed
 
 if TYPE_CHECKING:
-    from aetherless_snapshotter.builder import Builder, Built
-    from aetherless_snapshotter.sandbox_events import Event
+    from collections.abc import Callable, Iterator
 
-FUNCTION = "host-check"
-_PORT = 8080
-_SNAPSHOT = "trial"
-_TIMEOUT_MS = 20_000
-_RESTORE_MS = 5_000
-_INNER_IPV4 = "198.18.255.1"
-_HANDLER = """\
-import os, socket
-listener = socket.create_server(("0.0.0.0", int(os.environ["PORT"])), reuse_port=False)
-served = 0
-while True:
-    connection, _ = listener.accept()
-    with connection:
-        if connection.recv(65536):
-            served += 1
-            body = str(served).encode()
-            head = b"HTTP/1.0 200 %s\\r\\nContent-Length: %d\\r\\n\\r\\n" % (body, len(body))
-            connection.sendall(head + body)
-"""
+    from aetherless_snapshotter.instance import Instance
+    from aetherless_snapshotter.sandbox import Sandbox
+    from aetherless_snapshotter.sandbox_events import Wake
+
+log = structlog.get_logger()
+#: How many restores are tried unless the call says otherwise, and at most.
+RESTORES = 10
+MOST_RESTORES = 100
+#: A restore that takes this much longer than its limit is not waited for any more.
+_PATIENCE_MS = 30_000
+_CRIU_SECONDS = 10.0
+_POLL_SECONDS = 0.001
+#: What a limit should leave above the longest restore, and above twice the median, that was seen.
+_ROOM = 1.5
+#: The number of the socket that ``criu swrk`` waits on for its request.
+_CRIU_SOCKET = 3
 
 
-class Trial:
-    """One trial; everything it makes is its own and is removed at its end."""
+def _look_at_nothing(root_pid: int, trial: snapshot_pb2.Trial) -> None:
+    """Learn nothing of the restored tree."""
 
-    def __init__(self, builder: Builder) -> None:
-        self._folder = builder.store.staging(f"{FUNCTION}-{secrets.token_hex(3)}")
-        store = SnapshotStore(self._folder / "snapshots", builder.workshop.fingerprint)
-        workshop = dataclasses.replace(builder.workshop, store=store)
-        self._builder = dataclasses.replace(builder, workshop=workshop)
-        self._root_exit: list[RootExited] = []
-        self._exited = threading.Event()
 
-    def run(self) -> str:
-        """Do the trial; returns one line about the restore.
+@dataclass
+class TrialRun:
+    """Some restores of one clone's snapshot.
+
+    Attributes:
+        look: called with the host's id of the root process once the first restore has answered the
+            warm-up, before it is ended; what it learns it notes in the trial.
+    """
+
+    instance: Instance
+    sandbox: Sandbox
+    restores: int = RESTORES
+    look: Callable[[int, snapshot_pb2.Trial], None] = _look_at_nothing
+    _trial: snapshot_pb2.Trial = field(default_factory=snapshot_pb2.Trial)
+
+    def run(self) -> snapshot_pb2.Trial:
+        """Do the restores; nothing of them is left, in memory or in files.
 
         Raises:
-            AetherlessError: what failed.
-            SandboxError: what failed in a sandbox.
+            AetherlessError: RESTORE_FAILED or MEMORY_LIMIT_EXCEEDED.
+            SandboxError: the sandbox does not do what it should.
+            OSError: its network can't be cut off.
         """
-        workload = self._workload()
+        times = []
+        with sealed(self.sandbox.netns_path):
+            for number in range(self.restores):
+                with self._restored(stopped=number > 0) as wake:
+                    times.append(wake.answer_ns - wake.sent_ns)
+                    if number == 0:
+                        self._answer(wake)
+        return self._summarize(times)
+
+    @contextmanager
+    def _restored(self, *, stopped: bool) -> Iterator[Wake]:
+        """Restore once; the tree, and what it wrote, is gone afterwards."""
+        limit_ms = self.instance.workload.restore_timeout.ToMilliseconds()
+        request = criu.restore_request(leave_stopped=stopped)
         try:
-            self._checkpoint(workload)
-            return self._restore(workload)
+            self.sandbox.begin_trial(request, deadline_ms=limit_ms + _PATIENCE_MS)
+            self._await_criu()
+            wake = self.sandbox.restore(timeout=2 * _PATIENCE_MS / 1000 + limit_ms / 1000)
+            self._check(wake)
+            yield wake
         finally:
-            files.remove_tree(self._folder)
-            self._builder.release(FUNCTION, workload.revision, [])
-            self._builder.logs.path(FUNCTION).unlink(missing_ok=True)
+            self.sandbox.kill_tree()
 
-    def _workload(self) -> instance_pb2.Workload:
-        """Write the small program and describe it."""
-        source = self._folder / "program"
-        source.mkdir(mode=0o700, parents=True)
-        handler = source / "handler.py"
-        handler.write_text(_HANDLER)
-        workload = instance_pb2.Workload(
-            function_id=FUNCTION,
-            revision=time.time_ns(),
-            handler_path=str(handler),
-            memory_limit_bytes=128 << 20,
-            trigger_port=_PORT,
-            warmup=instance_pb2.Warmup(kind=instance_pb2.WARMUP_KIND_HTTP, path="/"),
-        )
-        workload.timeout.FromMilliseconds(_TIMEOUT_MS)
-        workload.restore_timeout.FromMilliseconds(_RESTORE_MS)
-        return workload
+    def _await_criu(self) -> None:
+        """Wait until CRIU waits for its request, as one in an armed sandbox does."""
+        until = time.monotonic() + _CRIU_SECONDS
+        while not any(
+            processes.waits_on(pid, _CRIU_SOCKET)
+            for pid in processes.children(self.sandbox.init_pid)
+        ):
+            if time.monotonic() > until:
+                raise SandboxError(self.sandbox.instance_id, "try", "CRIU does not start")
+            time.sleep(_POLL_SECONDS)
 
-    def _checkpoint(self, workload: instance_pb2.Workload) -> None:
-        """Start the program in a golden's sandbox and dump it."""
-        built = self._builder.build(f"{FUNCTION}-golden", workload, "")
-        sandbox = self._create(built)
-        try:
-            golden = Golden(
-                sandbox,
-                workload,
-                built.program,
-                built.spec.all_trees(),
-                self._exited,
-                lambda: self._root_exit[0] if self._root_exit else None,
-            )
-            for _ in SnapshotRun(_SNAPSHOT, golden, self._builder.workshop).phases():
-                pass
-        finally:
-            sandbox.delete()
+    def _check(self, wake: Wake) -> None:
+        """Raise the typed error of a restore that failed."""
+        workload = self.instance.workload
+        match wake.failure:
+            case WakeFailure.NONE:
+                return
+            case WakeFailure.OUT_OF_MEMORY:
+                limit = workload.memory_limit_bytes
+                raise errors.memory_limit_exceeded(workload.function_id, limit)
+            case WakeFailure.LATE:
+                raise self._failed(f"CRIU did not answer within {wake.limit_ms} ms")
+            case _:
+                raise self._failed(criu.cause_of(wake.error, wake.error))
 
-    def _restore(self, workload: instance_pb2.Workload) -> str:
-        """Restore the dump in a clone's sandbox and ask the restored process."""
-        sandbox = self._create(self._builder.build(f"{FUNCTION}-clone", workload, _SNAPSHOT))
-        try:
-            sandbox.attach_snapshot(self._builder.store.images(_SNAPSHOT))
-            link = f"ae{self._builder.settings.orchestrator_id}chk"
-            _attach_link(link, sandbox.init_pid)
-            sandbox.arm(
-                criu.restore_request(),
-                port=_PORT,
-                deadline_ms=_RESTORE_MS,
-                idle_after_ms=0,
-                endpoint=Endpoint(link, None, 0, _INNER_IPV4, ""),
-            )
-            wake = sandbox.wake()
-            if wake is None or not wake.ok:
-                words = wake.error if wake else "the sandbox says that it runs already"
-                cause = criu.cause_of(words, words)
-                raise errors.restore_failed(FUNCTION, _SNAPSHOT, cause)
-            self._ask(sandbox, workload)
-            return f"restored a process in {(wake.answer_ns - wake.sent_ns) / 1e6:.1f} ms"
-        finally:
-            sandbox.delete()
+    def _answer(self, wake: Wake) -> None:
+        """Have the restored tree answer the warm-up."""
+        workload = self.instance.workload
+        root_pid = processes.host_pid(self.sandbox.init_pid, wake.root_pid)
+        if workload.warmup.kind != instance_pb2.WARMUP_KIND_NONE:
+            until = time.monotonic() + workload.timeout.ToNanoseconds() / 1e9
+            try:
+                warmup.warm_up(
+                    self.sandbox.netns_path,
+                    self._listener(),
+                    workload.warmup,
+                    until,
+                    lambda: self._check_alive(wake.root_pid),
+                )
+            except warmup.NoAnswerError as error:
+                raise self._failed(f"once restored, it gave no answer: {error}") from error
+            self._trial.first_answer.FromNanoseconds(time.monotonic_ns() - wake.sent_ns)
+        self._check_alive(wake.root_pid)
+        self.look(root_pid, self._trial)
 
-    def _ask(self, sandbox: Sandbox, workload: instance_pb2.Workload) -> None:
-        """Have the restored process answer, and prove that it is the one that was dumped."""
-        with netns.TcpTable(sandbox.netns_path) as table:
-            listeners = table.listeners(_PORT)
+    def _listener(self) -> netns.TcpSocket:
+        """Return a socket that listens on the port."""
+        with netns.TcpTable(self.sandbox.netns_path) as table:
+            listeners = table.listeners(self.instance.workload.trigger_port)
         if not listeners:
-            raise errors.restore_failed(FUNCTION, _SNAPSHOT, "nothing listens after the restore")
-        until = time.monotonic() + _RESTORE_MS / 1000
-        try:
-            said = warmup.warm_up(
-                sandbox.netns_path, listeners[0], workload.warmup, until, lambda: None
-            )
-        except warmup.NoAnswerError as error:
-            raise errors.restore_failed(FUNCTION, _SNAPSHOT, str(error)) from error
-        if " 200 2" not in said:  # the golden's warm-up was the first request
-            raise errors.restore_failed(FUNCTION, _SNAPSHOT, f"its memory was lost: {said}")
+            raise self._failed("once restored, nothing listens on its port")
+        return listeners[0]
 
-    def _create(self, built: Built) -> Sandbox:
-        """Make a sandbox in a fresh folder."""
-        delete_folder(built.spec.folder, built.spec.cgroup)
-        return Sandbox.create(built.spec, self._on_event)
+    def _check_alive(self, sandbox_root_pid: int) -> None:
+        """Raise when the restored tree has ended."""
+        if processes.host_pid(self.sandbox.init_pid, sandbox_root_pid):
+            return
+        workload, ended = self.instance.workload, self.instance.root_exit
+        if ended is not None and ended.out_of_memory:
+            raise errors.memory_limit_exceeded(workload.function_id, workload.memory_limit_bytes)
+        raise self._failed(f"once restored, it ended with {describe_exit(ended)}")
 
-    def _on_event(self, event: Event) -> None:
-        """Note the end of the program."""
-        if isinstance(event, RootExited):
-            self._root_exit.append(event)
-            self._exited.set()
+    def _failed(self, cause: str) -> Exception:
+        function = self.instance.workload.function_id
+        return errors.restore_failed(function, last_part(self.instance.snapshot), cause)
+
+    def _summarize(self, times: list[int]) -> snapshot_pb2.Trial:
+        """Note what the times show."""
+        for each in times:
+            self._trial.restores.add().FromNanoseconds(each)
+        self._trial.median.FromNanoseconds(round(statistics.median(times)))
+        self._trial.maximum.FromNanoseconds(max(times))
+        self._trial.suggested_timeout.FromMilliseconds(suggested_ms(times))
+        return self._trial
 
 
-def _attach_link(name: str, init_pid: int) -> None:
-    """Make a link into the sandbox, as the netplane does, with no address on the host's end.
+def suggested_ms(times: list[int]) -> int:
+    """Return the restore limit, in milliseconds, that would do for times in nanoseconds."""
+    needed = max(_ROOM * max(times), 2 * statistics.median(times))
+    return math.ceil(needed / 1e6)
+
+
+def hold_to_limit(workload: instance_pb2.Workload, trial: snapshot_pb2.Trial) -> None:
+    """Refuse a snapshot whose longest restore took longer than its function allows.
 
     Raises:
-        FailedPrecondition: KERNEL_FEATURE_MISSING.
+        DeadlineExceeded: RESTORE_LATENCY_VIOLATION, with the times and the limit that would do.
     """
-    peer = {"ifname": "eth0", "net_ns_pid": init_pid}
-    try:
-        with IPRoute() as host:  # type: ignore[no-untyped-call]
-            host.link("add", ifname=name, kind="veth", peer=peer)
-            host.link("set", index=socket.if_nametoindex(name), state="up")
-    except NetlinkError as error:
-        raise errors.kernel_feature_missing(
-            "veth", f"a virtual Ethernet link can't be made: {error}", "modprobe veth"
-        ) from error
-
-
-def attempt(builder: Builder) -> tuple[bool, str, str, str]:
-    """Do a trial; returns ok, message, remedy and reason."""
-    try:
-        return True, Trial(builder).run(), "", ""
-    except AetherlessError as error:
-        return False, error.message, error.remedy or "see the snapshotter's log", error.reason
-    except SandboxError as error:
-        remedy = "see the snapshotter's log"
-        return False, f"{error.step}: {error.detail}", remedy, "SANDBOX_FAILED"
+    limit = workload.restore_timeout
+    if trial.maximum.ToNanoseconds() > limit.ToNanoseconds():
+        raise errors.restores_too_slow(
+            workload.function_id,
+            limit.ToMilliseconds(),
+            trial.median.ToNanoseconds() / 1e6,
+            trial.maximum.ToNanoseconds() / 1e6,
+            trial.suggested_timeout.ToMilliseconds(),
+        )
+    if 2 * trial.median.ToNanoseconds() > limit.ToNanoseconds():
+        log.warning(
+            "restores near their limit",
+            function=workload.function_id,
+            limit_ms=limit.ToMilliseconds(),
+            median_ms=trial.median.ToNanoseconds() / 1e6,
+            suggested_ms=trial.suggested_timeout.ToMilliseconds(),
+        )

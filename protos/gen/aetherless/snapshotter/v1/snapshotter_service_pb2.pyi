@@ -444,19 +444,10 @@ class TryInstanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    HOST_LINK_FIELD_NUMBER: _builtins.int
-    INNER_IPV4_FIELD_NUMBER: _builtins.int
-    INNER_IPV6_FIELD_NUMBER: _builtins.int
     RESTORES_FIELD_NUMBER: _builtins.int
     IGNORE_LIMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The instance, "instances/{instance}", in state CREATED and with its endpoint attached."""
-    host_link: _builtins.str
-    """The host's end of the sandbox's link, as an interface name."""
-    inner_ipv4: _builtins.str
-    """The inner IPv4 address whose local route is the gate."""
-    inner_ipv6: _builtins.str
-    """The inner IPv6 address whose local route is the gate."""
     restores: _builtins.int
     """How many restores to try; 0 means 10, the maximum is 100."""
     ignore_limit: _builtins.bool
@@ -465,15 +456,12 @@ class TryInstanceRequest(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        host_link: _builtins.str = ...,
-        inner_ipv4: _builtins.str = ...,
-        inner_ipv6: _builtins.str = ...,
         restores: _builtins.int = ...,
         ignore_limit: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_link", b"host_link", "ignore_limit", b"ignore_limit", "inner_ipv4", b"inner_ipv4", "inner_ipv6", b"inner_ipv6", "name", b"name", "restores", b"restores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_limit", b"ignore_limit", "name", b"name", "restores", b"restores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

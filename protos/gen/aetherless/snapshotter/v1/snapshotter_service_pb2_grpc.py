@@ -66,6 +66,11 @@ class SnapshotterServiceStub:
                 request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteSnapshotRequest.SerializeToString,
                 response_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
+        self.TryInstance = channel.unary_unary(
+                '/aetherless.snapshotter.v1.SnapshotterService/TryInstance',
+                request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceRequest.SerializeToString,
+                response_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceResponse.FromString,
+                _registered_method=True)
         self.ArmInstance = channel.unary_unary(
                 '/aetherless.snapshotter.v1.SnapshotterService/ArmInstance',
                 request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ArmInstanceRequest.SerializeToString,
@@ -144,6 +149,13 @@ class SnapshotterServiceServicer:
 
     def DeleteSnapshot(self, request, context):
         """Deletes a snapshot; one that an instance uses is refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TryInstance(self, request, context):
+        """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,6 +242,11 @@ def add_SnapshotterServiceServicer_to_server(servicer, server):
                     servicer.DeleteSnapshot,
                     request_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteSnapshotRequest.FromString,
                     response_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'TryInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.TryInstance,
+                    request_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceRequest.FromString,
+                    response_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceResponse.SerializeToString,
             ),
             'ArmInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.ArmInstance,
@@ -430,6 +447,33 @@ class SnapshotterService:
             '/aetherless.snapshotter.v1.SnapshotterService/DeleteSnapshot',
             aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteSnapshotRequest.SerializeToString,
             aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TryInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.snapshotter.v1.SnapshotterService/TryInstance',
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceRequest.SerializeToString,
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,8 @@ class SnapshotterServiceStub:
     """Lists the snapshots that are complete."""
     DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteSnapshotRequest, _snapshotter_service_pb2.DeleteSnapshotResponse]
     """Deletes a snapshot; one that an instance uses is refused."""
+    TryInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TryInstanceRequest, _snapshotter_service_pb2.TryInstanceResponse]
+    """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
     ArmInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ArmInstanceRequest, _snapshotter_service_pb2.ArmInstanceResponse]
     """Hands a sandbox its endpoint; from then on its next packet restores the snapshot."""
     WakeInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.WakeInstanceRequest, _snapshotter_service_pb2.WakeInstanceResponse]
@@ -78,6 +80,8 @@ class SnapshotterServiceAsyncStub(SnapshotterServiceStub):
     """Lists the snapshots that are complete."""
     DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteSnapshotRequest, _snapshotter_service_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
     """Deletes a snapshot; one that an instance uses is refused."""
+    TryInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TryInstanceRequest, _snapshotter_service_pb2.TryInstanceResponse]  # type: ignore[assignment]
+    """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
     ArmInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ArmInstanceRequest, _snapshotter_service_pb2.ArmInstanceResponse]  # type: ignore[assignment]
     """Hands a sandbox its endpoint; from then on its next packet restores the snapshot."""
     WakeInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.WakeInstanceRequest, _snapshotter_service_pb2.WakeInstanceResponse]  # type: ignore[assignment]
@@ -143,6 +147,14 @@ class SnapshotterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_snapshotter_service_pb2.DeleteSnapshotResponse, _abc.Awaitable[_snapshotter_service_pb2.DeleteSnapshotResponse]]:
         """Deletes a snapshot; one that an instance uses is refused."""
+
+    @_abc_1.abstractmethod
+    def TryInstance(
+        self,
+        request: _snapshotter_service_pb2.TryInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshotter_service_pb2.TryInstanceResponse, _abc.Awaitable[_snapshotter_service_pb2.TryInstanceResponse]]:
+        """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
 
     @_abc_1.abstractmethod
     def ArmInstance(
