@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from aetherless_common.errors import AetherlessError
 from aetherless_snapshotter import cow, criu, errors, files, images, netns, warmup
 from aetherless_snapshotter.inspection import Found, Inspection
 from aetherless_snapshotter.sandbox_errors import SandboxError
+from aetherless_snapshotter.sandbox_events import RootExited, describe_exit
 from aetherless_snapshotter.store import IMAGES, LAYERS, Manifest
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.fingerprint import Fingerprint
     from aetherless_snapshotter.logs import Logs
     from aetherless_snapshotter.sandbox import Sandbox
-    from aetherless_snapshotter.sandbox_events import RootExited
     from aetherless_snapshotter.sandbox_spec import Tree
     from aetherless_snapshotter.store import SnapshotStore
     from aetherless_snapshotter.workload import Program
@@ -384,15 +383,6 @@ class SnapshotRun:
         """Return the last lines that this start of the handler wrote."""
         written = self.workshop.logs.since(self.golden.workload.function_id, self._log_offset)
         return "\n".join(written.decode(errors="replace").splitlines()[-_LOG_LINES:])
-
-
-def describe_exit(ended: RootExited | None) -> str:
-    """Return how a process ended, in words."""
-    if ended is None:
-        return "its sandbox"
-    if ended.signal:
-        return signal.Signals(ended.signal).name
-    return f"status {ended.code}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -164,3 +165,12 @@ class SandboxStatus:
     evictions: int
     sequence: int
     generation: int
+
+
+def describe_exit(ended: RootExited | None) -> str:
+    """Return how a process ended, in words."""
+    if ended is None:
+        return "its sandbox"
+    if ended.signal:
+        return signal.Signals(ended.signal).name
+    return f"status {ended.code}"

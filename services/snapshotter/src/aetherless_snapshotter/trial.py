@@ -20,10 +20,9 @@ import structlog
 
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_snapshotter import criu, errors, netns, processes, warmup
-from aetherless_snapshotter.golden import describe_exit
 from aetherless_snapshotter.instance import last_part
 from aetherless_snapshotter.sandbox_errors import SandboxError
-from aetherless_snapshotter.sandbox_events import WakeFailure
+from aetherless_snapshotter.sandbox_events import WakeFailure, describe_exit
 from aetherless_snapshotter.seal import sealed
 
 if TYPE_CHECKING:
