@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from aetherless.snapshotter.v1 import instance_pb2
+from aetherless_common import tracing
 from aetherless_registry import instance_events, names
 from aetherless_registry.events import WARNING
 from aetherless_registry.wakes import notice
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from aetherless_registry.event_store import EventRecord
     from aetherless_registry.events import EventLog
     from aetherless_registry.wakes import Noticed
+    from aetherless_registry.wakespans import WakeSpans
 
 SURVIVED_NOT = "it did not survive while the snapshotter was away"
 
@@ -33,14 +35,20 @@ class Chronicle:
     Args:
         events: the log.
         catalog: says which instances shall be.
+        wakespans: records the wakes that nobody listened to.
         clock: the time in nanoseconds since the epoch.
     """
 
     def __init__(
-        self, events: EventLog, catalog: Catalog, clock: Callable[[], int] = time.time_ns
+        self,
+        events: EventLog,
+        catalog: Catalog,
+        wakespans: WakeSpans,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._events = events
         self._catalog = catalog
+        self._wakespans = wakespans
         self._clock = clock
         self._lock = threading.Lock()
         # Of each sandbox, by name and birth: the number of the newest wake that was heard of, and
@@ -52,14 +60,13 @@ class Chronicle:
     # Instances
 
     def heard_wake(self, instance: instance_pb2.Instance, wake: instance_pb2.Wake) -> None:
-        """Take note of a wake that ``wakes_told`` will bring once its story is complete."""
+        """Take note of a wake that ``wake_told`` will bring once its story is complete."""
         with self._lock:
             self._wakes[_sandbox(instance)] = wake.sequence
 
-    def wakes_told(self, noticed: Iterable[Noticed]) -> None:
-        """Record wakes."""
-        if events := [instance_events.woken(each) for each in noticed]:
-            self._events.add(*events)
+    def wake_told(self, noticed: Noticed) -> None:
+        """Record a wake."""
+        self._events.add(instance_events.woken(noticed))
 
     def changed(self, instance: instance_pb2.Instance) -> None:
         """Record what became of an instance, its wakes apart."""
@@ -102,7 +109,8 @@ class Chronicle:
             self._wakes[sandbox] = max(told, sequence)
         if sequence > told:
             noticed = notice(instance, instance.last_wake)
-            self._events.add(instance_events.woken(noticed, unrecorded=sequence - told - 1))
+            with tracing.use(self._wakespans.record(noticed)):
+                self._events.add(instance_events.woken(noticed, unrecorded=sequence - told - 1))
 
     def _take_end(self, instance: instance_pb2.Instance) -> None:
         """Record the newest end of an instance's tree unless it was."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.snapshotter.v1 import instance_pb2
+from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError, Unavailable
 from aetherless_registry.wakes import Noticed, WakeJoiner
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aetherless_registry.peers import Peers
     from aetherless_registry.reconciler import Reconciler
     from aetherless_registry.view import View
+    from aetherless_registry.wakespans import WakeSpans
 
 log = structlog.get_logger()
 FIRST_RETRY_S = 0.05
@@ -45,6 +47,7 @@ class Observer:
         view: shown what instances do.
         reconciler: told what needs repair.
         chronicle: told what happens.
+        wakespans: records wakes.
     """
 
     def __init__(
@@ -54,12 +57,14 @@ class Observer:
         view: View,
         reconciler: Reconciler,
         chronicle: Chronicle,
+        wakespans: WakeSpans,
     ) -> None:
         self._catalog = catalog
         self._peers = peers
         self._view = view
         self._reconciler = reconciler
         self._chronicle = chronicle
+        self._wakespans = wakespans
         self._joiner = WakeJoiner()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -207,6 +212,8 @@ class Observer:
 
     def _tell(self, noticed: list[Noticed]) -> None:
         """Record wakes, and tell watchers of them."""
-        self._chronicle.wakes_told(noticed)
         for each in noticed:
+            self._view.put_wake(each.notice)
+            with tracing.use(self._wakespans.record(each)):
+                self._chronicle.wake_told(each)
             self._catalog.tell_wake(each.function_id, each.notice)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aetherless_registry.peers import Peers
     from aetherless_registry.store import FunctionRecord
     from aetherless_registry.view import View
+    from aetherless_registry.wakespans import WakeSpans
 
 # How long the news of what was just done may take; after that the answer itself is taken over.
 NEWS_TIMEOUT_S = 1.0
@@ -35,13 +36,22 @@ class Operations:
         peers: the services.
         view: where the news of instances arrive.
         observer: brings a function's state to what its instances show.
+        wakespans: told who asks for a wake.
     """
 
-    def __init__(self, catalog: Catalog, peers: Peers, view: View, observer: Observer) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        peers: Peers,
+        view: View,
+        observer: Observer,
+        wakespans: WakeSpans,
+    ) -> None:
         self._catalog = catalog
         self._peers = peers
         self._view = view
         self._observer = observer
+        self._wakespans = wakespans
 
     def evict(self, function_id: str) -> FunctionRecord:
         """End the running instances of a function; one that does not run is left as it is.
@@ -69,6 +79,7 @@ class Operations:
         """
         record = self._serving(function_id, FunctionState.RUNNING)
         name = names.instance_id(function_id, record.serving_revision)
+        self._wakespans.commanded(name)
         woken = self._peers.wake(names.INSTANCES + name)
         self._take_over(woken, lambda seen: seen.wakes >= woken.wakes)
         return self._catalog.get(function_id)

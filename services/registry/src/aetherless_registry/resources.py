@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aetherless.netplane.v1 import route_pb2
 from aetherless.registry.v1 import function_pb2, registry_service_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_registry import names
+from aetherless_registry import names, wakes
 from aetherless_registry.machine import Activity
 
 if TYPE_CHECKING:
@@ -84,8 +84,10 @@ def function(
     return message
 
 
-def instance_status(instance: instance_pb2.Instance, address: str) -> function_pb2.InstanceStatus:
-    """Return an instance as a function shows it."""
+def instance_status(
+    instance: instance_pb2.Instance, address: str, told: function_pb2.WakeNotice | None = None
+) -> function_pb2.InstanceStatus:
+    """Return an instance as a function shows it; ``told`` is a wake with its first byte."""
     message = function_pb2.InstanceStatus(
         instance=instance.name,
         state=instance_state(instance),
@@ -95,7 +97,11 @@ def instance_status(instance: instance_pb2.Instance, address: str) -> function_p
         sandbox_root_pid=instance.sandbox_root_pid,
         wakes=instance.wakes,
         address=address,
+        failed_wakes=instance.failed_wakes,
     )
+    if instance.HasField("last_wake"):
+        newest = wakes.notice(instance, instance.last_wake).notice
+        message.newest_wake.CopyFrom(told if told and wakes.are_one(told, newest) else newest)
     if instance.HasField("last_wake") and not instance.last_wake.failure_reason:
         message.last_restore.CopyFrom(instance.last_wake.restore_duration)
         message.last_wake_time.CopyFrom(instance.last_wake.first_packet_time)

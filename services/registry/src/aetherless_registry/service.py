@@ -26,6 +26,7 @@ from aetherless_registry.servicer import RegistryServicer
 from aetherless_registry.sqlite_events import SqliteEventStore
 from aetherless_registry.sqlite_store import SqliteStore
 from aetherless_registry.view import View
+from aetherless_registry.wakespans import WakeSpans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,9 +98,12 @@ class _Parts:
         self._courses = Courses()
         self._catalog.on_changed = self._changed
         self._reconciler = Reconciler(self._catalog, self._peers, view, self._events, self._courses)
-        chronicle = Chronicle(self._events, self._catalog)
-        self._observer = Observer(self._catalog, self._peers, view, self._reconciler, chronicle)
-        operations = Operations(self._catalog, self._peers, view, self._observer)
+        spans = WakeSpans()
+        chronicle = Chronicle(self._events, self._catalog, spans)
+        self._observer = Observer(
+            self._catalog, self._peers, view, self._reconciler, chronicle, spans
+        )
+        operations = Operations(self._catalog, self._peers, view, self._observer, spans)
         declarations = Declarations(self._catalog, self._reconciler.declared)
         self.servicer = RegistryServicer(self._catalog, declarations, operations, self._events)
 

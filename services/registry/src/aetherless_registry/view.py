@@ -28,6 +28,7 @@ class View:
         self._changed = threading.Condition()
         self._instances: dict[str, instance_pb2.Instance] = {}
         self._addresses: dict[str, str] = {}
+        self._wakes: dict[str, function_pb2.WakeNotice] = {}
 
     def put_instance(self, instance: instance_pb2.Instance) -> instance_pb2.Instance | None:
         """Take over one instance as it is now; return what was known. One that ended is dropped."""
@@ -35,6 +36,7 @@ class View:
             known = self._instances.get(instance.name)
             if instance.state == instance_pb2.INSTANCE_STATE_ENDED:
                 self._instances.pop(instance.name, None)
+                self._wakes.pop(_id(instance), None)
             else:
                 self._instances[instance.name] = instance
             self._changed.notify_all()
@@ -56,6 +58,11 @@ class View:
         with self._changed:
             self._addresses = addresses
 
+    def put_wake(self, wake: function_pb2.WakeNotice) -> None:
+        """Take over the newest wake of an instance, with what the network saw of it."""
+        with self._changed:
+            self._wakes[wake.instance] = wake
+
     def activities(self, function_id: str) -> list[Activity]:
         """Return what a function's instances do."""
         known = (resources.activity(each) for each in self._of(function_id))
@@ -64,9 +71,9 @@ class View:
     def statuses(self, function_id: str) -> list[function_pb2.InstanceStatus]:
         """Return the instances that serve a function, by name."""
         with self._changed:
-            addresses = self._addresses
+            addresses, wakes = self._addresses, dict(self._wakes)
         return [
-            resources.instance_status(each, addresses.get(_id(each), ""))
+            resources.instance_status(each, addresses.get(_id(each), ""), wakes.get(_id(each)))
             for each in self._of(function_id)
             if each.role == instance_pb2.INSTANCE_ROLE_CLONE
         ]

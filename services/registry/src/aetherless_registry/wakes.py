@@ -114,6 +114,12 @@ def _same(waiting: _Waiting, endpoint: str, first_packet_ns: int) -> bool:
     return near and waiting.endpoint == endpoint
 
 
+def are_one(told: function_pb2.WakeNotice, other: function_pb2.WakeNotice) -> bool:
+    """Tell whether two notices of one instance are of one wake; numbers begin anew with it."""
+    times = (told.first_packet_time.ToNanoseconds(), other.first_packet_time.ToNanoseconds())
+    return told.sequence == other.sequence and abs(times[0] - times[1]) <= TOLERANCE_NS
+
+
 def notice(instance: instance_pb2.Instance, wake: instance_pb2.Wake) -> Noticed:
     """Return a wake as watchers see it, without its first byte."""
     told = function_pb2.WakeNotice(
