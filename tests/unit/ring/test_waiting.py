@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from unit.ring.rings import IMPLEMENTATIONS, LAYOUT, PAIRS, RING, pair
 
-from aetherless_ring.errors import RingFullError
+from aetherless_ring.errors import RingEmptyError, RingFullError
 from aetherless_ring.layout import Direction
 
 RECORDS = 3000
@@ -91,8 +91,7 @@ def test_another_process_answers(names: tuple[str, str]) -> None:
                 payload = bytes([number % 256]) * (1 + number * 7 % 5000)
                 assert out.wait(len(payload), TIMEOUT_S)
                 out.publish(payload, number)
-                assert back.wait(TIMEOUT_S, 0.0001)
-                assert back.receive() == (number, payload[::-1])
+                assert back.receive(TIMEOUT_S, 0.0001) == (number, payload[::-1])
             out.publish(b"end", 0xFFFF)
             assert peer.wait(TIMEOUT_S) == 0
         finally:
@@ -125,6 +124,8 @@ def test_a_wait_ends_in_time(name: str) -> None:
     """Without a record, and without room."""
     ring = pair(name, name)
     assert ring.consumer.wait(0.02) is False
+    with pytest.raises(RingEmptyError):
+        ring.consumer.receive(0.02, 0.001)
     assert ring.consumer.counts()["sleeps"] >= 1
     while ring.producer.publish_many([bytes(1008)]):
         pass

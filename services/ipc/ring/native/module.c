@@ -15,6 +15,7 @@
 #define PAGE 4096u
 #define LONGEST_SLEEP 50000000u /* ns; then Python's signals are looked at */
 #define LONG_COPY (128u << 10)	/* bytes; from there on other threads may run meanwhile */
+#define GLANCE_TURNS 64
 #define NANOSECONDS 1000000000.0
 
 static const struct aether_checksum_way *chosen_way;
@@ -199,6 +200,55 @@ static PyObject *make_slot(End *end, const struct aether_record *record, int wri
 	return (PyObject *)slot;
 }
 
+/* Waiting */
+
+static uint64_t later(uint64_t now, double seconds)
+{
+	return seconds <= 0 ? now : now + (uint64_t)(seconds * NANOSECONDS);
+}
+
+/* Spin for about a microsecond without letting go of the interpreter's lock. */
+static enum aether_result glance(const struct aether_wish *wish)
+{
+	enum aether_result result = aether_fulfilled(wish);
+	for (int turn = 0; aether_waits(result) && turn < GLANCE_TURNS; turn++) {
+		aether_pause();
+		result = aether_fulfilled(wish);
+	}
+	return result;
+}
+
+/* Wait for room or a record, letting go of the interpreter's lock: OK, TIMED_OUT or what ends it.
+ * EMPTY when an exception is set. */
+static enum aether_result wait_for(End *end, uint32_t length, double timeout, double spin)
+{
+	struct aether_wish wish = {&end->ring, length};
+	if (begin(end) < 0)
+		return AETHER_EMPTY;
+	enum aether_result result = spin > 0 ? glance(&wish) : aether_fulfilled(&wish);
+	uint64_t now = aether_now(), until = later(now, timeout);
+	uint64_t spin_until = later(now, spin < timeout ? spin : timeout);
+	while (aether_waits(result)) {
+		if (begin(end) < 0 || PyErr_CheckSignals() < 0)
+			return AETHER_EMPTY;
+		BUSY(end)
+		result = aether_wait(&wish, spin_until, until, LONGEST_SLEEP);
+		IDLE(end)
+	}
+	return result;
+}
+
+static PyObject *waited(End *end, enum aether_result result)
+{
+	if (PyErr_Occurred())
+		return NULL;
+	if (result == AETHER_OK)
+		Py_RETURN_TRUE;
+	if (result == AETHER_TIMED_OUT)
+		Py_RETURN_FALSE;
+	return raise_result(&end->ring, result);
+}
+
 /* The producer */
 
 static void wake_consumer(End *end)
@@ -350,16 +400,40 @@ static PyObject *take(End *end, enum aether_result *result)
 	return taken;
 }
 
-PyDoc_STRVAR(receive_doc,
-	     "receive()\n--\n\nTake a record out: its type and its payload, copied and checked.");
+PyDoc_STRVAR(receive_doc, "receive(timeout=0.0, spin=0.0, /)\n--\n\n"
+			  "Take a record out: its type and its payload, copied and checked.\n\n"
+			  "Waits for one up to timeout, spinning first; both in seconds.");
 
-static PyObject *consumer_receive(PyObject *self, PyObject *unused)
+/* Read the times of a wait; they stay as they are when there are none. */
+static int read_times(PyObject *const *arguments, Py_ssize_t count, double times[2])
 {
-	(void)unused;
+	if (count > 2) {
+		PyErr_SetString(PyExc_TypeError, "takes at most two arguments");
+		return -1;
+	}
+	for (Py_ssize_t place = 0; place < count; place++) {
+		times[place] = PyFloat_AsDouble(arguments[place]);
+		if (times[place] == -1.0 && PyErr_Occurred())
+			return -1;
+	}
+	return 0;
+}
+
+static PyObject *consumer_receive(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
 	End *end = (End *)self;
 	enum aether_result result = AETHER_OK;
-	if (begin(end) < 0)
+	double times[2] = {0, 0};
+	if (read_times(arguments, count, times) < 0 || begin(end) < 0)
 		return NULL;
+	if (times[0] > 0) {
+		result = wait_for(end, 0, times[0], times[1]);
+		if (PyErr_Occurred())
+			return NULL;
+		if (result != AETHER_OK)
+			return raise_result(&end->ring,
+					    result == AETHER_TIMED_OUT ? AETHER_EMPTY : result);
+	}
 	PyObject *taken = take(end, &result);
 	if (taken)
 		wake_producer(end);
@@ -417,33 +491,7 @@ static PyObject *consumer_peek(PyObject *self, PyObject *unused)
 	return make_slot(end, &record, 0);
 }
 
-/* Both */
-
-static uint64_t later(uint64_t now, double seconds)
-{
-	return seconds <= 0 ? now : now + (uint64_t)(seconds * NANOSECONDS);
-}
-
-/* Wait with the interpreter's lock released; True when the wish is fulfilled, False in time. */
-static PyObject *wait_for(End *end, uint32_t length, double timeout, double spin)
-{
-	struct aether_wish wish = {&end->ring, length};
-	uint64_t now = aether_now(), until = later(now, timeout);
-	uint64_t spin_until = later(now, spin < timeout ? spin : timeout);
-	enum aether_result result;
-	do {
-		if (begin(end) < 0 || PyErr_CheckSignals() < 0)
-			return NULL;
-		BUSY(end)
-		result = aether_wait(&wish, spin_until, until, LONGEST_SLEEP);
-		IDLE(end)
-	} while (aether_waits(result));
-	if (result == AETHER_OK)
-		Py_RETURN_TRUE;
-	if (result == AETHER_TIMED_OUT)
-		Py_RETURN_FALSE;
-	return raise_result(&end->ring, result);
-}
+/* Waits and counts */
 
 PyDoc_STRVAR(producer_wait_doc,
 	     "wait(length, timeout, spin=0.0)\n--\n\n"
@@ -459,7 +507,7 @@ static PyObject *producer_wait(PyObject *self, PyObject *arguments, PyObject *ke
 		return NULL;
 	if (length == 0)
 		return raise_result(&((End *)self)->ring, AETHER_TOO_LARGE);
-	return wait_for((End *)self, length, timeout, spin);
+	return waited((End *)self, wait_for((End *)self, length, timeout, spin));
 }
 
 PyDoc_STRVAR(consumer_wait_doc, "wait(timeout, spin=0.0)\n--\n\n"
@@ -471,7 +519,7 @@ static PyObject *consumer_wait(PyObject *self, PyObject *arguments, PyObject *ke
 	double timeout, spin = 0;
 	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "d|d", names, &timeout, &spin))
 		return NULL;
-	return wait_for((End *)self, 0, timeout, spin);
+	return waited((End *)self, wait_for((End *)self, 0, timeout, spin));
 }
 
 PyDoc_STRVAR(doze_doc, "doze()\n--\n\n"
@@ -648,7 +696,7 @@ static PyMethodDef producer_methods[] = {
 };
 
 static PyMethodDef consumer_methods[] = {
-	{"receive", consumer_receive, METH_NOARGS, receive_doc},
+	{"receive", (PyCFunction)(void (*)(void))consumer_receive, METH_FASTCALL, receive_doc},
 	{"receive_many", consumer_receive_many, METH_O, receive_many_doc},
 	{"peek", consumer_peek, METH_NOARGS, peek_doc},
 	{"wait", (PyCFunction)(void (*)(void))consumer_wait, METH_VARARGS | METH_KEYWORDS,

@@ -159,13 +159,18 @@ class Producer(End):
 class Consumer(End):
     """The end that takes records out."""
 
-    def receive(self) -> tuple[int, bytes]:
+    def receive(self, timeout: float = 0.0, spin: float = 0.0, /) -> tuple[int, bytes]:
         """Take a record out: its type and its payload, copied and checked.
 
+        Waits for one up to ``timeout``, spinning first; both in seconds.
+
         Raises:
-            RingEmptyError: there is no record now.
+            RingEmptyError: there is no record in that time.
             RingCorruptError: what the producer wrote can't be.
+            RingClosedError: it waited, and the region was closed.
         """
+        if timeout > 0:
+            self.wait(timeout, spin)
         with self._lock:
             self._begin()
             taken = self._take()
