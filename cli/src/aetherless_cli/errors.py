@@ -15,7 +15,7 @@ from aetherless_common.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 DOMAIN = "cli.aetherless"
@@ -77,14 +77,19 @@ def service_start_failed(service: str, cause: str, log: str) -> Unavailable:
     )
 
 
-def settings_changed(names: Sequence[str]) -> FailedPrecondition:
-    """Return the error for an orchestrator section that a running orchestrator can't take over."""
+def settings_changed(changed: Mapping[str, tuple[object, object]]) -> FailedPrecondition:
+    """Return the error for an orchestrator section that a running orchestrator can't take over.
+
+    Args:
+        changed: by name, what it was started with and what is wanted.
+    """
+    told = [f"{name} {running}, not {wanted}" for name, (running, wanted) in changed.items()]
     return FailedPrecondition(
         "SETTINGS_CHANGED",
-        f"the running orchestrator was started with another {', '.join(names)}",
-        {"settings": ",".join(names)},
+        f"the running orchestrator was started with {', '.join(told)}",
+        {"settings": ",".join(changed)},
         domain=DOMAIN,
-        remedy="run 'aetherctl down', then 'aetherctl up' again",
+        remedy="run 'aetherctl down', then 'aetherctl up' again; or write what it was started with",
     )
 
 

@@ -42,6 +42,7 @@ def examine(console: Console, *, force: bool) -> list[Check]:
     settings = Settings.load()
     checks = check_host(settings)
     if orchestrator.supervisor_process(settings):
+        console.passing("checkpointing and restoring a program")
         return _merged(checks, _ask(settings, force=force))
     if not all(check.ok for check in checks):
         return checks
@@ -49,6 +50,7 @@ def examine(console: Console, *, force: bool) -> list[Check]:
     with _passing_settings(settings) as passing, _remembered(settings, passing):
         try:
             with _services(passing):
+                console.passing("checkpointing and restoring a program")
                 checks = _merged(checks, _ask(passing, force=force))
         except AetherlessError as error:
             name = error.domain.removesuffix(".aetherless") or "services"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aetherless_cli.config import Config
+    from aetherless_cli.console import Console
 
 LOCK_TIMEOUT = 90.0  # seconds; an up or down that holds the lock longer is stuck
 START_TIMEOUT = 60.0
@@ -34,8 +35,10 @@ FIXED = ("snapshot_dir", "shm_buffer_size", "warm_pool_size")
 
 
 @contextmanager
-def lock(settings: Settings, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+def lock(settings: Settings, console: Console, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     """Hold the lock that lets one ``up`` or ``down`` at a time change the orchestrator.
+
+    A terminal is told when another one is waited for.
 
     Raises:
         Aborted: OPERATION_IN_PROGRESS, another one holds it all the time.
@@ -44,7 +47,8 @@ def lock(settings: Settings, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
     path = settings.state_dir / "orchestrator.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _acquire(descriptor, timeout)
+        with console.busy("waiting for another aetherctl up or down"):
+            _acquire(descriptor, timeout)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
         yield
@@ -103,7 +107,11 @@ def refuse_other_settings(wanted: Settings) -> None:
         FailedPrecondition: SETTINGS_CHANGED.
     """
     running = Settings.load()
-    changed = [name for name in FIXED if getattr(wanted, name) != getattr(running, name)]
+    changed = {
+        name: (getattr(running, name), getattr(wanted, name))
+        for name in FIXED
+        if getattr(wanted, name) != getattr(running, name)
+    }
     if changed:
         raise errors.settings_changed(changed)
 

@@ -29,6 +29,7 @@ STATE_NAMES = {
     "orchestrator.lock",
     "host-check.json",
     "registry.db",
+    "events.db",
     "log",
     "roots",
     "functions-log",

@@ -63,7 +63,7 @@ class Session:
 
     def _start(self) -> None:
         preflight.require(preflight.check_host(self._settings), self._console)
-        with orchestrator.lock(self._settings):
+        with orchestrator.lock(self._settings, self._console):
             if self._alive():
                 orchestrator.refuse_other_settings(self._settings)
             else:
@@ -79,7 +79,9 @@ class Session:
             self._console.passing("checking the host")
             preflight.require(service_checks(services), self._console)
         rollout = self._rollout = Rollout(services, stream, self._console, self._alive)
-        rollout.declare(specs_of(self._config, self._settings.restore_timeout_ms), prune=False)
+        with self._console.busy("looking at the functions' files"):
+            specs = specs_of(self._config, self._settings.restore_timeout_ms)
+        rollout.declare(specs, prune=False)
         rollout.follow()
         finish(rollout, self._console, goes_on=not (foreground and self._started))
 
@@ -93,7 +95,9 @@ class Session:
 
     def _taken_over(self) -> bool:
         """Start another supervisor if the one before was killed; it adopts the services."""
-        with orchestrator.lock(self._settings):  # a ``down`` that ends it removes its pid file
+        with orchestrator.lock(
+            self._settings, self._console
+        ):  # a ``down`` that ends it removes its pid file
             if not self._settings.pid_path("supervisor").exists():
                 return False
             orchestrator.start(self._settings)
@@ -117,7 +121,7 @@ class Session:
     def _take_down(self, why: str) -> None:
         with undisturbed():
             self._console.line(why, event="down")
-            with orchestrator.lock(self._settings):
+            with orchestrator.lock(self._settings, self._console):
                 Removal(self._settings, self._console).run()
             self._console.line("everything is taken down", event="gone")
 

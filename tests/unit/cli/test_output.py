@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
+from aetherless_cli import console as consoles
 from aetherless_cli.console import Console
 from aetherless_cli.output import print_error, print_table
 from aetherless_cli.reasons import remedy_for
 from aetherless_common.errors import FailedPrecondition
+from framework.processes import wait_until
 
 if TYPE_CHECKING:
     import pytest
@@ -85,6 +88,32 @@ def test_passing_lines_are_rewritten_on_a_terminal_and_left_out_elsewhere() -> N
         console.line("dumped")
     assert terminal.getvalue() == "dumping ...\r\x1b[Kdumped\n"
     assert file.getvalue() == "dumped\n"
+
+
+def test_what_takes_longer_is_counted_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal sees that it goes on; the counting ends with the passing line."""
+    monkeypatch.setattr(consoles, "TICK", 0.01)
+    terminal = Terminal()
+    console = Console("table", terminal)
+    console.passing("dumping ...")
+    wait_until(lambda: "dumping ...  1 s" in terminal.getvalue(), "the first second")
+    console.line("dumped")
+    wait_until(lambda: "console" not in {each.name for each in threading.enumerate()}, "its end")
+    assert terminal.getvalue().endswith("\r\x1b[Kdumped\n")
+
+
+def test_a_block_that_takes_longer_says_what_it_does() -> None:
+    """On a terminal only; what is quick says nothing, and nothing is left of what was said."""
+    terminal, file = Terminal(), io.StringIO()
+    with Console("table", terminal).busy("reading"):
+        pass
+    assert terminal.getvalue() == ""
+    with Console("table", file).busy("reading", 0):
+        pass
+    assert file.getvalue() == ""
+    with Console("table", terminal).busy("reading", 0):
+        wait_until(lambda: "reading" in terminal.getvalue(), "it is told")
+    assert terminal.getvalue() == "reading\r\x1b[K"
 
 
 def test_programs_get_one_json_object_per_line() -> None:

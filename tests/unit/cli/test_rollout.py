@@ -130,7 +130,9 @@ def test_other_settings_than_the_running_ones_are_refused(
         file.read_text().replace("orchestrator: {", "orchestrator: {warm_pool_size: 2, ")
     )
     assert run(["deploy", str(file)]) == 6
-    assert "SETTINGS_CHANGED" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "SETTINGS_CHANGED: the running orchestrator was started with warm_pool_size 10" in told
+    assert "not 2" in told
     assert registry.applied == []
 
 

@@ -144,8 +144,9 @@ def test_down_after_the_supervisor_was_killed(running: Settings) -> None:
 
 def test_only_one_at_a_time_changes_the_orchestrator(settings: Settings) -> None:
     """A second ``up`` or ``down`` waits, and then says who is at work."""
-    second = orchestrator.lock(settings, timeout=0.2)
-    with orchestrator.lock(settings), pytest.raises(AetherlessError) as caught, second:
+    console = Console("table")
+    second = orchestrator.lock(settings, console, timeout=0.2)
+    with orchestrator.lock(settings, console), pytest.raises(AetherlessError) as caught, second:
         pytest.fail("the lock was given twice")
     assert caught.value.reason == "OPERATION_IN_PROGRESS"
     assert f"process {os.getpid()}" in caught.value.message

@@ -36,7 +36,8 @@ def command(options: Options, function_id: str) -> None:
     from aetherless_cli.console import Console
     from aetherless_common.errors import NotFound, peer_timeout
 
-    with mesh() as services:
+    console = Console(options.output)
+    with console.busy(f"deleting {function_id}"), mesh() as services:
         request = messages.DeleteFunctionRequest(name=function_name(function_id))
         services.registry.DeleteFunction(request)
         deadline = time.monotonic() + PATIENCE
@@ -45,7 +46,6 @@ def command(options: Options, function_id: str) -> None:
                 services.function(function_id)
                 time.sleep(TURN)
         except NotFound:
-            console = Console(options.output)
             console.line(f"{function_id} is deleted", event="deleted", id=function_id)
             return
     raise peer_timeout("registry", "DeleteFunction")

@@ -62,6 +62,8 @@ def command(options: Options, file: Path | None, named: Path | None, *, prune: b
         orchestrator.refuse_other_settings(settings)
         with changes(services) as stream:
             rollout = Rollout(services, stream, console, settings.runtime_dir.exists)
-            rollout.declare(specs_of(config, settings.restore_timeout_ms), prune=prune)
+            with console.busy("looking at the functions' files"):
+                specs = specs_of(config, settings.restore_timeout_ms)
+            rollout.declare(specs, prune=prune)
             rollout.follow()
             finish(rollout, console)

@@ -34,11 +34,12 @@ Example:
 def command(options: Options, function_id: str) -> None:
     """Show one function, its processes and its snapshot."""
     from aetherless_cli.client import mesh
+    from aetherless_cli.console import Console
     from aetherless_cli.evidence import evidence_of
     from aetherless_cli.output import print_data
     from aetherless_cli.plain import to_plain
 
-    with mesh() as services:
+    with Console(options.output).busy(f"reading {function_id}"), mesh() as services:
         function = services.function(function_id)
         instances = services.instances(function_id)
         snapshots = _snapshots(services, instances)

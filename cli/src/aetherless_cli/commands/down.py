@@ -42,7 +42,7 @@ def command(options: Options, *, keep_snapshots: bool) -> None:
     require_root("down")
     settings = Settings.load()
     console = Console(options.output)
-    with undisturbed(), orchestrator.lock(settings):
+    with undisturbed(), orchestrator.lock(settings, console):
         left = settings.runtime_dir.is_dir() and any(settings.runtime_dir.iterdir())
         removal = Removal(settings, console)
         ran = removal.run(keep_snapshots=keep_snapshots)

@@ -62,6 +62,7 @@ def command(
 ) -> None:
     """Show what happened."""
     from aetherless_cli.client import mesh
+    from aetherless_cli.console import Console
     from aetherless_cli.event_log import Wanted, follow_events, list_events
     from aetherless_cli.event_view import EventView
 
@@ -69,9 +70,11 @@ def command(
     count = number if number is not None else (ALL if since is not None else NEWEST)
     oldest_ns = 0 if since is None else time.time_ns() - since * 10**9
     with mesh() as services:
-        if function_id and follow:
-            services.function(function_id)  # says at once when there is none
-        events, last = list_events(services, wanted, None if count == ALL else count, oldest_ns)
+        limit = None if count == ALL else count
+        with Console(options.output).busy("reading the events"):
+            if function_id and follow:
+                services.function(function_id)  # says at once when there is none
+            events, last = list_events(services, wanted, limit, oldest_ns)
         view = EventView(options.output, events)
         view.show_all(events, follow=follow)
         if follow:

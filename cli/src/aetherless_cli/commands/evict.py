@@ -34,8 +34,9 @@ def command(options: Options, function_id: str) -> None:
     from aetherless_cli.console import Console
     from aetherless_cli.plain import enum_word, to_plain
 
-    with mesh() as services:
+    console = Console(options.output)
+    with console.busy(f"evicting {function_id}"), mesh() as services:
         request = messages.EvictFunctionRequest(name=function_name(function_id))
         function = services.registry.EvictFunction(request).function
     text = f"{function_id} is evicted: {enum_word(function, 'state')}"
-    Console(options.output).line(text, event="evicted", function=to_plain(function))
+    console.line(text, event="evicted", function=to_plain(function))

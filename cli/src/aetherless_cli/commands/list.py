@@ -32,10 +32,11 @@ COLUMNS = ("ID", "STATE", "DEPLOY", "PORT", "REVISION", "WAKES", "LAST RESTORE M
 def command(options: Options) -> None:
     """List the functions."""
     from aetherless_cli.client import mesh
+    from aetherless_cli.console import Console
     from aetherless_cli.output import print_data, print_table
     from aetherless_cli.plain import to_plain
 
-    with mesh() as services:
+    with Console(options.output).busy("reading the functions"), mesh() as services:
         functions = services.functions()
     if options.output == "table":
         print_table(COLUMNS, [_row(function) for function in functions])

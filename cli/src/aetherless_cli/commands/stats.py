@@ -70,6 +70,7 @@ def command(
 ) -> None:
     """Show requests, wakes, latencies and memory."""
     from aetherless_cli.client import mesh
+    from aetherless_cli.console import Console
     from aetherless_cli.measure import measure_all
 
     if number and not watch:
@@ -79,8 +80,10 @@ def command(
             from aetherless_cli.stats_watch import watch_stats
 
             watch_stats(services, function_id, options.output, interval, number)
-        else:
-            _show(measure_all(services, function_id), options.output)
+            return
+        with Console(options.output).busy("reading the numbers"):
+            rows = measure_all(services, function_id)
+    _show(rows, options.output)
 
 
 def _show(rows: list[dict[str, Any]], form: str) -> None:

@@ -33,11 +33,12 @@ def command(options: Options, function_id: str) -> None:
     from aetherless_cli.console import Console
     from aetherless_cli.plain import enum_word, milliseconds, to_plain
 
-    with mesh() as services:
+    console = Console(options.output)
+    with console.busy(f"waking {function_id}"), mesh() as services:
         request = messages.WakeFunctionRequest(name=function_name(function_id))
         function = services.registry.WakeFunction(request).function
     restores = [each.last_restore for each in function.instances if each.HasField("last_restore")]
     text = f"{function_id} is awake: {enum_word(function, 'state')}"
     if restores:
         text += f", last restored in {milliseconds(restores[-1]):.1f} ms"
-    Console(options.output).line(text, event="woken", function=to_plain(function))
+    console.line(text, event="woken", function=to_plain(function))
