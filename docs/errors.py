@@ -35,6 +35,7 @@ OWN = {
     "INVALID_ARGUMENT": "An argument can't be right.",
     "CONFIG_INVALID": "The configuration file has problems; each is named with line and column.",
     "CONFIG_NOT_FOUND": "There is no such configuration file.",
+    "ROOT_UNREADABLE": "A function's folder can't be read.",
     "NOT_ROOT": "The command needs root.",
     "HOST_NOT_READY": "The host lacks something; each thing is named with its remedy.",
     "NOT_SET_UP": "What make setup builds is not there.",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ID = "steady"
 BAD = "bad"
 LIMIT_MS = 400
-FAILED_PRECONDITION, DEADLINE_EXCEEDED = 6, 12
+FAILED_PRECONDITION = 6
 REFUSED = {"ECONNRESET", "ECONNREFUSED"}
 
 
@@ -55,48 +55,6 @@ def deploy(mesh: Orchestrator, function: Function) -> tuple[int, dict[str, str]]
     done = mesh.ctl("-o", "json", "deploy", str(file))
     error: dict[str, str] = json.loads(done.err)["error"] if done.status else {}
     return done.status, error
-
-
-@pytest.mark.parametrize(
-    ("program", "keys", "reason", "status"),
-    [
-        ("exits", {}, "HANDLER_EXITED", FAILED_PRECONDITION),
-        ("silent", {"timeout_ms": 1500}, "READY_TIMEOUT", DEADLINE_EXCEEDED),
-        ("mute", {"timeout_ms": 1500}, "WARMUP_FAILED", FAILED_PRECONDITION),
-    ],
-)
-def test_a_bad_handler_is_refused(
-    mesh: Orchestrator, port: int, program: str, keys: dict[str, int], reason: str, status: int
-) -> None:
-    """The deploy fails with its reason and the handler's last words; nothing of it is left."""
-    function = Function(BAD, handler(f"bad/{program}"), keys=dict(keys))
-    exit_status, error = deploy(mesh, function)
-    assert (exit_status, error["reason"]) == (status, reason)
-    deployed = mesh.contracts.function(BAD)
-    assert deployed.deploy_error.reason == reason
-    assert deployed.deploy_error.domain == "snapshotter.aetherless"
-    assert f"{program}: " in deployed.deploy_error.metadata["log"]
-    wait_until(lambda: mesh.contracts.instances(BAD) == [], "no instance of it is left")
-    assert list(mesh.settings.snapshot_root.glob(f"*{BAD}-r*")) == []
-    answer = call(function.port)
-    assert answer.error == "ECONNREFUSED"
-    mesh.must("delete", BAD)
-    assert call(port).ok
-
-
-def test_what_cannot_be_checkpointed_is_refused(mesh: Orchestrator, port: int) -> None:
-    """A handler with an io_uring: the cause and what to change, and nothing is routed or left."""
-    function = Function(BAD, handler("bad/ring"))
-    exit_status, error = deploy(mesh, function)
-    assert (exit_status, error["reason"]) == (FAILED_PRECONDITION, "NOT_CHECKPOINTABLE")
-    found = mesh.contracts.function(BAD).deploy_error
-    assert "io_uring" in found.metadata["cause"]
-    assert found.metadata["remedy"]
-    wait_until(lambda: mesh.contracts.instances(BAD) == [], "no instance of it is left")
-    assert list(mesh.settings.snapshot_root.glob(f"*{BAD}-r*")) == []
-    assert call(function.port).error == "ECONNREFUSED"
-    mesh.must("delete", BAD)
-    assert call(port).ok
 
 
 def test_a_taken_port_is_refused(mesh: Orchestrator, port: int) -> None:

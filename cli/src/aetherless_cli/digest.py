@@ -9,6 +9,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aetherless_cli import errors
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,7 +21,19 @@ def digest_of(handler: Path, root: Path | None) -> str:
     """Return a hash over path, kind, mode, size and time of the handler and its folder's files.
 
     As ``make`` and ``rsync`` do it: a change that leaves size and time alone is not seen.
+
+    Raises:
+        FailedPrecondition: ROOT_UNREADABLE.
     """
+    try:
+        return _digest_of(handler, root)
+    except OSError as error:
+        raise errors.root_unreadable(error.filename or handler, str(error.strerror)) from error
+    except RecursionError as error:
+        raise errors.root_unreadable(str(root), "its folders are too deep") from error
+
+
+def _digest_of(handler: Path, root: Path | None) -> str:
     seen = hashlib.sha256()
     for path in [handler] if root is None else sorted(_files(root)):
         facts = path.lstat()

@@ -32,6 +32,17 @@ def config_not_found(path: Path, cause: str = "does not exist") -> NotFound:
     )
 
 
+def root_unreadable(path: str | Path, problem: str) -> FailedPrecondition:
+    """Return the error for a function's folder that can't be read."""
+    return FailedPrecondition(
+        "ROOT_UNREADABLE",
+        f"{path} can't be read: {problem}",
+        {"path": path, "problem": problem},
+        domain=DOMAIN,
+        remedy="make it readable, or set root to another folder",
+    )
+
+
 def not_root(command: str) -> FailedPrecondition:
     """Return the error for a command that only root can carry out."""
     return FailedPrecondition(

@@ -96,6 +96,18 @@ SNAPSHOTTER = {
         "the cause is in the message; aetherctl doctor checks the host",
     ),
     "MEMORY_LIMIT_EXCEEDED": ("RESOURCE_EXHAUSTED", "raise memory_limit_mb"),
+    "PROCESS_LIMIT_EXCEEDED": (
+        "RESOURCE_EXHAUSTED",
+        "make the program start fewer processes and threads",
+    ),
+    "STORAGE_FULL": (
+        "RESOURCE_EXHAUSTED",
+        "free space there, delete functions, or choose another snapshot_dir or AETHER_STATE_DIR",
+    ),
+    "ROOT_NOT_COPYABLE": (
+        "FAILED_PRECONDITION",
+        "remove what is named from the function's folder, or set root to another folder",
+    ),
     "REQUEST_IN_FLIGHT": ("FAILED_PRECONDITION", "try again when the client has its answer"),
     "LOG_NOT_FOUND": ("NOT_FOUND", "the function has not run yet; deploy it first"),
     "ROOT_TOO_LARGE": (
@@ -145,6 +157,10 @@ CLI = {
     "INVALID_ARGUMENT": _REQUEST,
     "CONFIG_INVALID": ("INVALID_ARGUMENT", "correct the lines that are named"),
     "CONFIG_NOT_FOUND": ("NOT_FOUND", "name the file with -c FILE"),
+    "ROOT_UNREADABLE": (
+        "FAILED_PRECONDITION",
+        "make the function's folder readable, or set root to another one",
+    ),
     "NOT_ROOT": ("FAILED_PRECONDITION", "run it as root"),
     "HOST_NOT_READY": ("FAILED_PRECONDITION", "follow the remedies; aetherctl doctor checks again"),
     "NOT_SET_UP": ("FAILED_PRECONDITION", "run 'make setup' as root, or set AETHER_PREFIX"),

@@ -182,7 +182,8 @@ int layers_make(const struct spec *spec)
 {
 	char options[64];
 
-	snprintf(options, sizeof(options), "mode=700,size=%ld", spec->layers_size);
+	snprintf(options, sizeof(options), "mode=700,size=%ld,nr_inodes=%ld", spec->layers_size,
+		 spec->layers_size / 4096);
 	if (mount("layers", LAYERS, "tmpfs", MS_NOSUID | MS_NODEV, options))
 		return fail("mount", "layers");
 	for (size_t i = 0; i < spec->tree_count; i++)

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc
 import pytest
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from aetherless_common import errors, status
+from aetherless_common import channels, errors, status
 from aetherless_common.settings import SERVICES
 
 CONTRACTS = Path(__file__).resolve().parents[3] / "protos" / "aetherless"
@@ -182,3 +183,20 @@ def test_light_modules_import_no_grpc() -> None:
     command = [sys.executable, "-c", code]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == ""
+
+
+LARGEST_METADATA = dict(channels.OPTIONS)["grpc.max_metadata_size"]
+
+
+def test_an_error_is_never_too_large_to_travel() -> None:
+    """Texts and violations are bounded: gRPC drops a call whose metadata is not."""
+    text, places = "\U0001f600" * 100_000, range(1000)
+    error = errors.invalid_argument(
+        text, text, *(errors.Violation(f"functions[{n}]", text) for n in places)
+    )
+    sent = status.to_status(error, "sample.aetherless")
+    assert sent.ByteSize() * 4 // 3 + len(quote(sent.message)) < LARGEST_METADATA
+    back = status.from_status(sent)
+    assert back.reason == "INVALID_ARGUMENT"
+    assert back.metadata["field"].startswith("\U0001f600")
+    assert back.metadata["field"].endswith("…")

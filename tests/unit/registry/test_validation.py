@@ -121,3 +121,13 @@ def test_repetitions_are_found(spec: Spec) -> None:
         "functions[2].trigger_port",
     )
     assert "functions[0]" in first.problem
+
+
+@pytest.mark.parametrize(
+    "environment", [{"A": "x" * (128 << 10)}, {f"A{n}": "" for n in range(1025)}]
+)
+def test_an_environment_has_limits(spec: Spec, environment: dict[str, str]) -> None:
+    """More than that no program can be given."""
+    (found,) = violations([spec(environment=environment)])
+    assert found.field == "functions[0].environment"
+    assert "at most" in found.problem

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_snapshotter import images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -40,3 +41,13 @@ def make_workload(tmp_path: Path) -> Callable[..., instance_pb2.Workload]:
 def criu_modules(prefix: Path) -> None:
     """Make CRIU's generated modules importable."""
     images.load_modules(prefix)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder whose file system has room for 1 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "test", place], timeout=10, check=True)
+    yield place
+    subprocess.run(["umount", place], timeout=10, check=True)

@@ -137,6 +137,45 @@ def test_out_of_memory_is_told(group: InstanceGroup) -> None:
             assert b"oom_kill 1" in os.pread(opened.oom_counter, 4096, 0)
 
 
+def test_the_limit_of_processes_is_told(group: InstanceGroup) -> None:
+    """Whether the tree met it, and what it is."""
+    assert group.process_limit_met() == 0
+    fork = "import os,time\nfor _ in range(99):\n if not os.fork(): time.sleep(60)"
+    with group.open() as opened:
+        command = ["bash", "-c", 'for fd in $1; do echo 0 >&$fd; done; exec python3 -c "$2"']
+        joins = " ".join(map(str, opened.tree_joins))
+        done = subprocess.run(
+            [*command, "bash", joins, fork],
+            pass_fds=opened.tree_joins,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert group.process_limit_met() == PIDS
+    assert len(group.tree_processes()) == PIDS - 1
+    group.kill()
+
+
+def test_memory_that_a_snapshot_stores(group: InstanceGroup) -> None:
+    """Anonymous memory counts, and what is on tmpfs; what a disk has does not."""
+    assert group.unreclaimable() == 0
+    eat = "import sys; b = bytearray(8 << 20); b[::4096] = b[::4096]; print(1, flush=True); input()"
+    with group.open() as opened:
+        command = ["bash", "-c", 'for fd in $1; do echo 0 >&$fd; done; exec python3 -c "$2"']
+        process = subprocess.Popen(
+            [*command, "bash", " ".join(map(str, opened.tree_joins)), eat],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=opened.tree_joins,
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"1\n"
+            assert 8 << 20 <= group.unreclaimable() < MEMORY
+            group.kill()
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/"])
 def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
     """No name can make other groups than an instance's be killed."""

@@ -96,10 +96,11 @@ def test_rotation_keeps_the_file_and_one_older_generation(tmp_path: Path) -> Non
 def test_since_returns_what_came_after(tmp_path: Path) -> None:
     """An offset from before a truncation means all there is."""
     logs = Logs(tmp_path)
-    assert logs.since("f", 0) == b""
+    assert logs.since("f", 0, 99) == b""
     logs.path("f").write_bytes(b"one\ntwo\n")
-    assert logs.since("f", 4) == b"two\n"
-    assert logs.since("f", 100) == b"one\ntwo\n"
+    assert logs.since("f", 4, 99) == b"two\n"
+    assert logs.since("f", 100, 99) == b"one\ntwo\n"
+    assert logs.since("f", 0, 3) == b"wo\n"
 
 
 @pytest.mark.root

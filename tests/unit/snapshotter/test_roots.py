@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aetherless_common.errors import FailedPrecondition, InvalidArgument
+from aetherless_common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from aetherless_snapshotter.idranges import IdRange
 from aetherless_snapshotter.roots import Roots
 
@@ -103,3 +105,31 @@ def test_unfinished_copies_are_removed(tmp_path: Path) -> None:
     leftover.mkdir(parents=True)
     Roots(tmp_path).clean()
     assert not leftover.exists()
+
+
+@pytest.mark.root
+def test_what_cant_be_copied_is_named(
+    app: Path, tmp_path: Path, make_workload: MakeWorkload
+) -> None:
+    """A device file would be another one wherever the copy is; nothing is left of the copy."""
+    os.mknod(app / "lib" / "disk", stat.S_IFBLK | 0o600, os.makedev(7, 0))
+    workload = make_workload(handler_path=str(app / "handler.py"), root_path=str(app))
+    with pytest.raises(FailedPrecondition) as refused:
+        Roots(tmp_path / "roots").ensure(workload, IDS)
+    assert refused.value.reason == "ROOT_NOT_COPYABLE"
+    assert refused.value.metadata["path"].endswith("disk")
+    assert [path for path in (tmp_path / "roots").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.root
+def test_a_full_file_system_is_told(app: Path, make_workload: MakeWorkload, small: Path) -> None:
+    """Where there is no room, how much is free, and what was needed; nothing is left."""
+    (app / "large").write_bytes(b"x" * (2 << 20))
+    workload = make_workload(handler_path=str(app / "handler.py"), root_path=str(app))
+    with pytest.raises(ResourceExhausted) as refused:
+        Roots(small / "roots").ensure(workload, IDS)
+    assert refused.value.reason == "STORAGE_FULL"
+    assert refused.value.metadata["path"] == str(small / "roots")
+    assert int(refused.value.metadata["neededBytes"]) > 2 << 20
+    assert int(refused.value.metadata["freeBytes"]) <= 1 << 20
+    assert [path for path in (small / "roots").rglob("*") if path.is_file()] == []

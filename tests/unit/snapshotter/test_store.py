@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aetherless.snapshotter.v1 import snapshot_pb2
-from aetherless_common.errors import Aborted, DataLoss, FailedPrecondition, NotFound
+from aetherless_common.errors import (
+    Aborted,
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+)
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.fingerprint import Fingerprint
 from aetherless_snapshotter.store import Manifest, SnapshotStore
@@ -160,3 +166,17 @@ def test_a_used_snapshot_is_aborted() -> None:
     error = errors.snapshot_in_use("s", "hello-r1-0")
     assert isinstance(error, Aborted)
     assert error.metadata["instance"] == "hello-r1-0"
+
+
+@pytest.mark.root
+def test_a_store_without_room_says_so(small: Path) -> None:
+    """Where, how much is needed and how much is free."""
+    store = SnapshotStore(small / "snapshots", HOST)
+    store.require(1 << 19)
+    with pytest.raises(ResourceExhausted) as refused:
+        store.require(2 << 20)
+    assert refused.value.reason == "STORAGE_FULL"
+    assert refused.value.metadata["path"] == str(small / "snapshots")
+    assert refused.value.metadata["neededBytes"] == str(2 << 20)
+    assert int(refused.value.metadata["freeBytes"]) <= 1 << 20
+    assert "snapshot_dir" in refused.value.remedy

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import subprocess
 import threading
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_snapshotter import netns, warmup
+from aetherless_snapshotter import netns, processes, warmup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,6 +159,26 @@ def test_what_is_not_http_is_no_answer(namespace: Path) -> None:
         thread.join(timeout=10)
 
 
+def test_a_head_without_end_is_no_answer(namespace: Path) -> None:
+    """A server that sends for ever holds nobody up beyond the deadline."""
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not over.wait(0.01):
+                connection.sendall(b"x")
+
+    with listen(namespace, socket.AF_INET, "0.0.0.0") as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        with pytest.raises(warmup.NoAnswerError, match="head did not end"):
+            warm(namespace, HTTP, 0.3)
+        over.set()
+        thread.join(timeout=10)
+
+
 def test_a_silent_server_is_given_up(namespace: Path) -> None:
     """It listens, and never answers."""
     with (
@@ -186,3 +208,15 @@ def test_a_handler_that_ended_ends_the_warm_up(namespace: Path) -> None:
         pytest.raises(InterruptedError),
     ):
         warm(namespace, HTTP, 10, ended)
+
+
+def test_a_listener_is_known_by_its_file(namespace: Path) -> None:
+    """The inode number that the kernel tells is that of the process's descriptor."""
+    with (
+        listen(namespace, socket.AF_INET, "0.0.0.0") as listener,
+        netns.TcpTable(namespace) as table,
+    ):
+        (found,) = table.listeners(PORT)
+        assert found.inode == os.fstat(listener.fileno()).st_ino
+        assert found.inode in processes.open_sockets(os.getpid())
+    assert processes.open_sockets(0) == set()

@@ -176,6 +176,34 @@ def test_a_valid_workload_passes(make_workload: MakeWorkload) -> None:
 def test_a_program_survives_being_written_down(make_workload: MakeWorkload, tmp_path: Path) -> None:
     """The snapshot's manifest keeps it as JSON."""
     write(tmp_path / "handler.py", "")
-    program = workloads.resolve(make_workload(mounts=["/srv/data"]))
+    program = workloads.resolve(make_workload(mounts=["/srv"]))
     assert workloads.Program.decode(program.encode()) == program
-    assert program.trees == (Path("/srv/data"),)
+    assert program.trees == (Path("/srv"),)
+
+
+@pytest.mark.parametrize("mount", ["/", "/proc", "/proc/1", "/etc", "/dev", "/home", "/run/../tmp"])
+def test_mounts_hide_nothing_of_the_sandbox(
+    make_workload: MakeWorkload, tmp_path: Path, mount: str
+) -> None:
+    """What the sandbox has there itself would be gone, CRIU's own files for one."""
+    write(tmp_path / "handler.py", "print()")
+    with pytest.raises(InvalidArgument, match="would hide"):
+        workloads.resolve(make_workload(mounts=[mount]))
+
+
+def test_a_mount_must_be_there(make_workload: MakeWorkload, tmp_path: Path) -> None:
+    """The kernel's refusal would name a step of the sandbox."""
+    write(tmp_path / "handler.py", "print()")
+    with pytest.raises(InvalidArgument, match="does not exist"):
+        workloads.resolve(make_workload(mounts=[str(tmp_path / "nothing")]))
+
+
+@pytest.mark.parametrize(
+    "environment", [{"A": "x" * (128 << 10)}, {f"A{n}": "" for n in range(1025)}]
+)
+def test_an_environment_has_limits(
+    make_workload: MakeWorkload, environment: dict[str, str]
+) -> None:
+    """More than that no program can be given."""
+    with pytest.raises(InvalidArgument, match="at most"):
+        workloads.validate(make_workload(environment=environment))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,7 @@ MODELS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
     (("functions", "*"), FunctionConfig),
     (("functions", "*", "warmup"), Warmup),
 )
+LARGEST = 16 << 20  # bytes; a file is read whole
 NOT_IN_THE_FILE = {"word", "mapping", "[key]"}  # steps that pydantic adds to a location
 WORDS = {
     "missing": "is required",
@@ -36,6 +38,7 @@ WORDS = {
     "int_type": "must be a whole number",
     "list_type": "must be a list",
     "dict_type": "must be a mapping of keys to values",
+    "invalid_key": "must be text; put it in quotes",
     "model_type": "must be a mapping of keys to values",
     "model_attributes_type": "must be a mapping of keys to values",
 }
@@ -49,7 +52,7 @@ def load(path: Path) -> Config:
         OSError: the file can't be read.
     """
     try:
-        document = nodes.parse(path.read_text(encoding="utf-8"))
+        document = nodes.parse(_read(path))
     except nodes.YamlError as problem:
         raise ConfigError(path, [problem.violation]) from problem
     except UnicodeDecodeError as error:
@@ -64,6 +67,15 @@ def load(path: Path) -> Config:
     return config.model_copy(update={"functions": _with_paths(config.functions, resolved)})
 
 
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        problem = f"the file is larger than {LARGEST >> 20} MiB"
+        raise ConfigError(path, [Violation(1, 1, "", problem, "name a configuration file")])
+    return content.decode("utf-8")
+
+
 def _validate(document: Document) -> tuple[Config | None, list[Violation]]:
     try:
         return Config.model_validate(document.data), []
@@ -75,7 +87,7 @@ def _validate(document: Document) -> tuple[Config | None, list[Violation]]:
 def _violation(document: Document, entry: Any) -> Violation:
     location = [step for step in entry["loc"] if step not in NOT_IN_THE_FILE]
     kind = entry["type"]
-    of_key = kind == "extra_forbidden" or entry["loc"][-1:] == ("[key]",)
+    of_key = kind in {"extra_forbidden", "invalid_key"} or entry["loc"][-1:] == ("[key]",)
     line, column = document.position(location, of_key=of_key)
     remedy = ""
     if kind == "extra_forbidden":
@@ -87,7 +99,7 @@ def _violation(document: Document, entry: Any) -> Violation:
 
 def _problem(kind: str, entry: Any) -> str:
     context = entry.get("ctx", {})
-    given = repr(entry.get("input"))
+    given = reprlib.repr(entry.get("input"))  # bounded: aliases can stand for billions of values
     words = WORDS.get(kind, entry["msg"])
     return str(words.format(given=given, **context) if kind in WORDS else words)
 
@@ -131,25 +143,33 @@ def _resolve(document: Document, folder: Path) -> tuple[dict[int, dict[str, Any]
     resolved: dict[int, dict[str, Any]] = {}
     violations: list[Violation] = []
     for index, entry in _declared(document):
-        key = "handler_path"
+        place: list[int | str] = ["functions", index, "handler_path"]
         try:
             handler = _resolve_handler(entry, folder)
-            if handler is None:
-                continue
-            key = "root"
-            resolved[index] = {
-                "handler_path": str(handler),
-                "root": _resolve_root(entry, folder, handler),
-            }
+            if handler is not None:
+                place[2] = "root"
+                root = _resolve_root(entry, folder, handler)
+                resolved[index] = {"handler_path": str(handler), "root": root}
         except paths.PathError as found:
-            location = ("functions", index, key)
-            line, column = document.position(location)
-            violations.append(
-                Violation(
-                    line, column, _dotted(location), found.problem, found.remedy, found.reason
-                )
-            )
+            violations.append(_path_violation(document, place, found))
+        violations += _check_mounts(document, index, entry)
     return resolved, violations
+
+
+def _check_mounts(document: Document, index: int, entry: dict[str, Any]) -> Iterator[Violation]:
+    mounts = entry.get("mounts")
+    for number, written in enumerate(mounts if isinstance(mounts, list) else []):
+        if isinstance(written, str) and written.startswith("/") and "\0" not in written:
+            try:
+                paths.check_mount(written)
+            except paths.PathError as found:
+                place = ("functions", index, "mounts", number)
+                yield _path_violation(document, place, found)
+
+
+def _path_violation(document: Document, place: Location, found: paths.PathError) -> Violation:
+    line, column = document.position(place)
+    return Violation(line, column, _dotted(place), found.problem, found.remedy, found.reason)
 
 
 def _resolve_handler(entry: dict[str, Any], folder: Path) -> Path | None:

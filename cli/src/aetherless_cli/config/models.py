@@ -15,6 +15,8 @@ OUR_ENVIRONMENT = {
     "AETHER_FUNCTION_ID": "it is id",
     "PORT": "it is trigger_port",
 }
+MAX_VARIABLES = 1024
+MAX_ENVIRONMENT = 128 << 10  # bytes: the kernel takes no longer string
 
 
 class _Strict(BaseModel):
@@ -43,6 +45,16 @@ def _environment_name(name: str) -> str:
 
 def _warmup_kind(value: object) -> str:
     return "mapping" if isinstance(value, dict | Warmup) else "word"
+
+
+def _fits(variables: dict[str, str]) -> dict[str, str]:
+    size = sum(len(f"{name}={value}".encode()) + 1 for name, value in variables.items())
+    if len(variables) > MAX_VARIABLES or size > MAX_ENVIRONMENT:
+        raise ValueError(
+            f"must hold at most {MAX_VARIABLES} variables and {MAX_ENVIRONMENT} bytes,"
+            f" holds {len(variables)} and {size}"
+        )
+    return variables
 
 
 AbsolutePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_absolute)]
@@ -83,7 +95,9 @@ class FunctionConfig(_Strict):
     trigger_port: int = Field(ge=1, le=65535)
     memory_limit_mb: int = Field(default=128, ge=1, le=16384)
     timeout_ms: int = Field(default=30_000, ge=1, le=900_000)
-    environment: dict[EnvironmentName, Text] = Field(default_factory=dict)
+    environment: Annotated[dict[EnvironmentName, Text], AfterValidator(_fits)] = Field(
+        default_factory=dict
+    )
     restore_timeout_ms: int | None = Field(default=None, ge=1, le=100_000)
     idle_after_ms: int = Field(default=60_000, ge=0, le=2_147_483_647)
     warmup: AnyWarmup = "http"

@@ -12,6 +12,7 @@ import yaml
 from aetherless_cli.config.violation import Violation
 
 Location = Sequence[int | str]
+STANDARD_TAG = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,40 @@ class YamlError(Exception):
         self.violation = violation
 
 
+class _Loader(yaml.CSafeLoader):
+    """Knows where a value stands that has no meaning (a month 13, a number of 5000 digits)."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 (PyYAML's)
+        """Return the value of a node."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            problem = f"no value of {node.tag.removeprefix(STANDARD_TAG)}: {error}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
+
+
 def parse(text: str) -> Document:
     """Parse one YAML document.
 
     Raises:
         YamlError: it can't be parsed, or holds nothing.
     """
-    loader = yaml.CSafeLoader(text)
+    loader: Any = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise YamlError(_from_yaml(error)) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n") + 1
+        problem = f"not YAML: character #x{error.character:04x}: {error.reason}"
+        raise YamlError(Violation(line, 1, "", problem, "remove it")) from error
+    except (yaml.YAMLError, RecursionError) as error:
         raise YamlError(Violation(1, 1, "", f"not YAML: {error}")) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if node is None:
         remedy = "declare at least one function under 'functions:'"
         raise YamlError(Violation(1, 1, "", "the file is empty", remedy))

@@ -15,6 +15,8 @@ SHARED_FOLDERS = frozenset(
         *("home", "root", "media", "mnt"),
     )
 )
+# What the kernel shows as files can't be copied.
+KERNEL_TREES = (Path("/proc"), Path("/sys"))
 # Below these nothing is a function's own: the sandbox sees them anyway, or must not.
 SYSTEM_TREES = tuple(
     Path(name)
@@ -39,7 +41,7 @@ def find_handler(written: str, folder: Path) -> Path:
         PathError: there is none, there are two, or it can't be run.
     """
     candidates = _candidates(written, folder)
-    found = [path for path in candidates if path.exists()]
+    found = [path for path in candidates if _exists(path)]
     if not found:
         looked = " and ".join(str(path) for path in candidates)
         remedy = "write the path relative to this file's folder, or an absolute one"
@@ -57,11 +59,23 @@ def find_root(written: str, folder: Path, handler: Path) -> Path:
         PathError: it is no folder, or the handler is not in it.
     """
     root = _clean(folder / written)
+    if root == Path("/") or any(root.is_relative_to(tree) for tree in KERNEL_TREES):
+        raise PathError(f"{root} is the host's own", "name the folder that holds the program")
     if not root.is_dir():
         raise PathError(f"no such folder: {root}", "name the folder that holds the program")
     if not handler.is_relative_to(root):
         raise PathError(f"the handler {handler} is not below {root}", "name a folder above it")
     return root
+
+
+def check_mount(written: str) -> None:
+    """See that a folder or file of the host that a function asks for is there.
+
+    Raises:
+        PathError: it is not.
+    """
+    if not _exists(Path(written)):
+        raise PathError(f"no such file or folder: {written}", "make it, or leave it out")
 
 
 def default_root(handler: Path) -> Path | None:
@@ -71,6 +85,13 @@ def default_root(handler: Path) -> Path | None:
     if shared or any(parent.is_relative_to(tree) for tree in SYSTEM_TREES):
         return None
     return parent
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise PathError(f"can't be looked for: {error.strerror}", "shorten the path") from error
 
 
 def _candidates(written: str, folder: Path) -> list[Path]:

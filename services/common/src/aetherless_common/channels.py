@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from aetherless_common.settings import Settings
 
 # A service that comes back is to be found at once, not after gRPC's default of up to two minutes.
-RECONNECT = (
+# Errors travel in metadata, of which gRPC takes no more than 8 KiB by default.
+OPTIONS = (
+    ("grpc.max_metadata_size", 256 << 10),
+    ("grpc.absolute_max_metadata_size", 512 << 10),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -35,7 +38,7 @@ def connect(settings: Settings, service: str) -> grpc.Channel:
     the call being served. Each is a span within the current one, and carries its context. Connects
     at the first call.
     """
-    options = (("grpc.service_config", retry_config(service)), *RECONNECT)
+    options = (("grpc.service_config", retry_config(service)), *OPTIONS)
     channel = grpc.insecure_channel(f"unix:{settings.socket_path(service)}", options)
     return grpc.intercept_channel(channel, _Typed(service))
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from google.protobuf import any_pb2
 
 M = TypeVar("M", bound=Message)
+LONGEST_TEXT = 4096  # characters of a message, or of one value
+MOST_VIOLATIONS = 16
 
 # A server that runs no handler for the call says so with these codes and no details.
 UNREACHABLE = (
@@ -35,16 +37,23 @@ UNREACHABLE = (
 
 
 def to_status(error: AetherlessError, domain: str) -> status_pb2.Status:
-    """Return the error as google.rpc.Status with one ErrorInfo; ``domain`` fills an empty one."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    """Return the error as google.rpc.Status with one ErrorInfo; ``domain`` fills an empty one.
+
+    It travels in gRPC's metadata, which is bounded, so texts and violations are.
+    """
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=_cut(error.message))
     info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=error.domain or domain, metadata=error.metadata
+        reason=error.reason,
+        domain=error.domain or domain,
+        metadata={key: _cut(value) for key, value in error.metadata.items()},
     )
     status.details.add().Pack(info)
     if error.violations:
         bad = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad.field_violations.add(field=violation.field, description=violation.problem)
+        for violation in error.violations[:MOST_VIOLATIONS]:
+            bad.field_violations.add(
+                field=_cut(violation.field, 256), description=_cut(violation.problem, 1024)
+            )
         status.details.add().Pack(bad)
     return status
 
@@ -98,6 +107,11 @@ def from_rpc_error(error: grpc.RpcError, service: str, method: str) -> Aetherles
         f"the {service} service answered {method} with {code.name}: {details}",
         {"service": service, "method": method},
     )
+
+
+def _cut(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return a text's beginning when it is too long to travel."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _first(details: Iterable[any_pb2.Any], wanted: M) -> M | None:

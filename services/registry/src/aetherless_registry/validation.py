@@ -24,6 +24,8 @@ MAX_MEMORY_MB = 16384
 MAX_PORT = 65535
 MAX_TIMEOUT_MS = 900_000
 MAX_RESTORE_TIMEOUT_MS = 100_000
+MAX_VARIABLES = 1024
+MAX_ENVIRONMENT = 128 << 10  # bytes: the kernel takes no longer string
 NS_PER_MS = 1_000_000
 
 
@@ -86,6 +88,9 @@ def _environment(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
             yield f"environment[{name}]", "is set by the sandbox"
         elif not VARIABLE.fullmatch(name) or "\0" in value:
             yield f"environment[{name!r}]", "is not a variable that a program can be given"
+    size = sum(len(f"{name}={value}".encode()) + 1 for name, value in spec.environment.items())
+    if len(spec.environment) > MAX_VARIABLES or size > MAX_ENVIRONMENT:
+        yield "environment", f"must hold at most {MAX_VARIABLES} variables, {MAX_ENVIRONMENT} bytes"
 
 
 def _warmup(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:

@@ -108,6 +108,26 @@ class InstanceGroup:
             raise
         return opened
 
+    def unreclaimable(self) -> int:
+        """Return the bytes of the tree's memory that have no file on a disk behind them.
+
+        That is what a snapshot of the tree stores: anonymous memory, and what it wrote on tmpfs.
+        """
+        text = (self._tree("memory") / "memory.stat").read_text()
+        used = {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+        return used["rss" if "memory" in self._v1 else "anon"] + used["shmem"]
+
+    def process_limit_met(self) -> int:
+        """Return the limit of processes and threads when the tree has met it, else 0."""
+        tree = self._tree("pids")
+        events = dict(line.split() for line in (tree / "pids.events").read_text().splitlines())
+        met = int(events["max"]) > 0
+        return int((tree / "pids.max").read_text()) if met else 0
+
+    def tree_processes(self) -> list[int]:
+        """Return the processes in the tree's group, by their ids on this host."""
+        return [int(pid) for pid in (self.path / TREE / "cgroup.procs").read_text().split()]
+
     def kill(self) -> None:
         """End every process of the instance, its init included; one that is gone is left alone.
 

@@ -227,7 +227,7 @@ KNOWN_REFUSALS = (
         "close deleted temporary files, or keep them below 256 MiB",
     ),
     _known(
-        r"traced by|being traced|has a tracer",
+        r"traced by|being traced|has a tracer|Unseizable non-zombie",
         "another program traces it (debugger, strace)",
         "deploy it without a debugger attached",
     ),

@@ -263,6 +263,16 @@ def memory_limit_exceeded(function: str, limit_bytes: int) -> ResourceExhausted:
     )
 
 
+def process_limit_exceeded(function: str, limit: int, log: str) -> ResourceExhausted:
+    """Return the error for a handler that wanted more processes and threads than it may have."""
+    return ResourceExhausted(
+        "PROCESS_LIMIT_EXCEEDED",
+        f"{function} wanted more than its limit of {limit} processes and threads",
+        {"function": function, "limit": limit, "log": log},
+        remedy="let it start fewer; each process and each thread counts",
+    )
+
+
 def request_in_flight(instance: str) -> FailedPrecondition:
     """Return the error for an eviction while a client waits for an answer."""
     return FailedPrecondition(
@@ -276,6 +286,27 @@ def request_in_flight(instance: str) -> FailedPrecondition:
 def log_not_found(function: str) -> NotFound:
     """Return the error for a function that has no log yet."""
     return NotFound("LOG_NOT_FOUND", f"there is no log of {function} yet", {"function": function})
+
+
+def storage_full(path: Path, needed_bytes: int, free_bytes: int) -> ResourceExhausted:
+    """Return the error for a folder whose file system has no room for what is to be written."""
+    return ResourceExhausted(
+        "STORAGE_FULL",
+        f"{path} has {free_bytes >> 10} KiB free, {needed_bytes >> 10} KiB are needed",
+        {"path": path, "neededBytes": needed_bytes, "freeBytes": free_bytes},
+        remedy="free space there, delete functions, or choose a larger folder"
+        " (orchestrator.snapshot_dir, AETHER_STATE_DIR)",
+    )
+
+
+def root_not_copyable(path: str, problem: str) -> FailedPrecondition:
+    """Return the error for a function's folder with something in it that can't be copied."""
+    return FailedPrecondition(
+        "ROOT_NOT_COPYABLE",
+        f"{path} can't be copied: {problem}",
+        {"path": path, "problem": problem},
+        remedy="remove it from the function's folder, or set root to another folder",
+    )
 
 
 def root_too_large(path: str, size_bytes: int, limit_bytes: int) -> FailedPrecondition:

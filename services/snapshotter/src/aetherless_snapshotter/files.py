@@ -77,6 +77,17 @@ def tree_size(path: Path) -> int:
     return total
 
 
+def free_bytes(path: Path) -> int:
+    """Return how many bytes can be written to the file system of ``path``."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether an error says that a file system, or a quota on it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def remove_tree(path: Path) -> None:
     """Remove ``path`` and all below it; absent is fine, everything else is an error."""
     try:
@@ -146,7 +157,7 @@ def copy_layer(source: Path, target: Path) -> int:
     try:
         writer = os.open(target, flags)
         try:
-            copied = copy_tree(reader, writer, lambda status: (status.st_uid, status.st_gid))
+            copied = copy_tree(reader, writer, _same_owner)
             status = os.fstat(reader)
             os.fchown(writer, status.st_uid, status.st_gid)
             os.fchmod(writer, status.st_mode & 0o7777)
@@ -155,6 +166,11 @@ def copy_layer(source: Path, target: Path) -> int:
     finally:
         os.close(reader)
     return copied
+
+
+def _same_owner(status: os.stat_result) -> tuple[int, int]:
+    """Keep the ids of an entry."""
+    return status.st_uid, status.st_gid
 
 
 def _copy_entry(
@@ -169,7 +185,7 @@ def _copy_entry(
         copied = _copy_file(source, target, name)
     elif stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-    elif stat.S_ISCHR(status.st_mode) and status.st_rdev != 0:
+    elif stat.S_ISBLK(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev != 0):
         raise OSError(errno.EINVAL, "a device file can't be copied", name)
     else:
         os.mknod(name, status.st_mode, status.st_rdev, dir_fd=target)

@@ -53,7 +53,7 @@ class Place:
 
 
 def judge(
-    holdings: Holdings, ended: Iterable[TcpSocket], place: Place
+    holdings: Holdings, ended: Iterable[TcpSocket], place: Place, outside: Iterable[Rule] = ()
 ) -> list[snapshot_pb2.Finding]:
     """Return what a tree holds, the refusals first, each thing once.
 
@@ -61,9 +61,11 @@ def judge(
         holdings: what was read.
         ended: the connections to the outside that were ended for the checkpoint.
         place: what is the function's own.
+        outside: what the program has outside its tree.
     """
     found: dict[tuple[str, str], snapshot_pb2.Finding] = {}
-    for rule, process in _rules(holdings, ended, place):
+    of_nobody = ((rule, None) for rule in outside)
+    for rule, process in (*of_nobody, *_rules(holdings, ended, place)):
         finding = _finding(rule)
         if process is not None:
             finding.pid, finding.command = process.inner_pid, process.command

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ import structlog
 from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError
-from aetherless_snapshotter import cow, criu, errors, files, images, netns, warmup
+from aetherless_snapshotter import cow, criu, dump, errors, files, images, netns, warmup
+from aetherless_snapshotter.handler_watch import HandlerWatch
 from aetherless_snapshotter.inspection import Found, Inspection
 from aetherless_snapshotter.sandbox_errors import SandboxError
-from aetherless_snapshotter.sandbox_events import RootExited, describe_exit
 from aetherless_snapshotter.store import IMAGES, LAYERS, Manifest
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.fingerprint import Fingerprint
     from aetherless_snapshotter.logs import Logs
     from aetherless_snapshotter.sandbox import Sandbox
+    from aetherless_snapshotter.sandbox_events import RootExited
     from aetherless_snapshotter.sandbox_spec import Tree
     from aetherless_snapshotter.store import SnapshotStore
     from aetherless_snapshotter.workload import Program
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 _POLL_SECONDS = 0.01
 _QUIET_SECONDS = 2.0
-_LOG_LINES = 20
-_CRIU_END_SECONDS = 10.0
 #: A peer of a Unix socket that connected and closed before it was accepted refuses a dump once.
 _DUMP_TRIES = 2
 
@@ -87,13 +86,13 @@ class SnapshotRun:
     wanted: Callable[[], bool] = lambda: True
     manifest: Manifest | None = None
     root_pid: int = 0
+    _needed: int = 0
     _done: list[snapshot_pb2.SnapshotPhase] = field(default_factory=list)
     _listeners: list[netns.TcpSocket] = field(default_factory=list)
     _resident_bytes: int = 0
     _memory: cow.Conversion = field(default_factory=lambda: cow.Conversion(0, 0, 0))
     _inspection: Inspection = field(init=False)
-    _log_offset: int = 0
-    _deadline: float = 0.0
+    _watch: HandlerWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self._inspection = Inspection(self.golden)
@@ -127,7 +126,7 @@ class SnapshotRun:
             ("ready", self._ready),
             ("warm-up", self._warm_up),
             ("quiesce", self._quiesce),
-            ("inspect", lambda: self._inspection.look(self.root_pid)),
+            ("inspect", self._inspect),
             ("dump", self._dump),
             ("copy-files", self._copy_files),
             ("images", self._images),
@@ -164,22 +163,29 @@ class SnapshotRun:
         with tracing.span(name, attributes={"aetherless.snapshot": self.snapshot_id}):
             try:
                 return step()
-            except (AetherlessError, SandboxError) as error:
+            except (AetherlessError, SandboxError, OSError) as error:
                 raise self._typed(error) from error
 
-    def _typed(self, error: AetherlessError | SandboxError) -> AetherlessError:
-        """Return an error of the contract for one of the sandbox."""
+    def _typed(self, error: AetherlessError | SandboxError | OSError) -> AetherlessError:
+        """Return an error of the contract for one of the sandbox, or for a full store.
+
+        Raises:
+            OSError: it is of another kind, and so a fault of ours.
+        """
         if isinstance(error, AetherlessError):
             return error
-        return errors.sandbox_failed(self.golden.sandbox.instance_id, error.detail)
+        if isinstance(error, SandboxError):
+            return errors.sandbox_failed(self.golden.sandbox.instance_id, error.detail)
+        if not files.is_full(error):
+            raise error
+        return self.workshop.store.full(self._needed)
 
     # Steps
 
     def _start(self) -> str:
         """Start the handler; its readiness timeout begins."""
         program, workload = self.golden.program, self.golden.workload
-        self._log_offset = self.workshop.logs.size(workload.function_id)
-        self._deadline = time.monotonic() + workload.timeout.ToNanoseconds() / 1e9
+        self._watch = HandlerWatch(self.golden, self.workshop.logs)
         sandbox = self.golden.sandbox
         sandbox.open_handler_socket()
         try:
@@ -198,10 +204,8 @@ class SnapshotRun:
         with netns.TcpTable(self.golden.sandbox.netns_path) as table:
             while not (found := table.listeners(port)):
                 self._check_alive()
-                if time.monotonic() >= self._deadline:
-                    raise errors.ready_timeout(
-                        self.golden.workload.function_id, port, self._timeout_ms, self._log_tail()
-                    )
+                if time.monotonic() >= self._watch.deadline:
+                    raise self._watch.ready_timeout()
                 time.sleep(_POLL_SECONDS)
         self._listeners = found
         return f"listens on {', '.join(sorted({one.place for one in found}))}"
@@ -212,18 +216,13 @@ class SnapshotRun:
         path = self.golden.sandbox.netns_path
         try:
             said = warmup.warm_up(
-                path, self._listeners[0], workload.warmup, self._deadline, self._check_alive
+                path, self._listeners[0], workload.warmup, self._watch.deadline, self._check_alive
             )
         except warmup.NoAnswerError as error:
-            raise errors.warmup_failed(
-                workload.function_id,
-                workload.trigger_port,
-                str(error),
-                self._timeout_ms,
-                self._log_tail(),
-            ) from error
+            raise self._watch.warmup_failed(str(error)) from error
         with netns.TcpTable(path) as table:
             self._listeners = table.listeners(workload.trigger_port) or self._listeners
+        self._watch.check_handover(self.root_pid, self._listeners)
         return said
 
     def _quiesce(self) -> str:
@@ -240,45 +239,36 @@ class SnapshotRun:
         self._check_alive()
         return f"ended {ended.inbound} inbound and {ended.outbound} outbound connections"
 
+    def _inspect(self) -> str:
+        """Look at what the program holds; one that ends meanwhile is told as ended."""
+        try:
+            return self._inspection.look(self.root_pid)
+        except AetherlessError as error:
+            if error.reason == "SANDBOX_FAILED":
+                self._watch.check_end()
+            raise
+
     def _dump(self) -> str:
         """Checkpoint the tree; it stays stopped."""
+        self._needed = self.golden.sandbox.unreclaimable()
+        self.workshop.store.require(self._needed)
         for attempt in range(1, _DUMP_TRIES + 1):
-            answer, text = self._dump_once()
+            answer, text = dump.dump(
+                self.golden.sandbox,
+                self.workshop.criu_binary,
+                self.workshop.store.begin(self.snapshot_id) / IMAGES,
+                self.root_pid,
+            )
             if answer.success:
                 size = images.resident_bytes(self._staging / IMAGES)
                 return f"{size >> 10} KiB of memory"
             if attempt < _DUMP_TRIES and "in-flight" in text:
                 continue
             break
+        self._watch.check_end()
+        if os.strerror(errno.ENOSPC) in text:
+            raise self.workshop.store.full(self._needed)
         raise criu.refusal(self.golden.workload.function_id, text, answer.words)
-
-    def _dump_once(self) -> tuple[criu.Answer, str]:
-        """Have a host-assisted CRIU dump the tree; returns its answer and its log."""
-        staging = self.workshop.store.begin(self.snapshot_id)
-        images_fd = os.open(staging / IMAGES, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        binary_fd = os.open(self.workshop.criu_binary, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            answer = self._ask_criu(binary_fd, images_fd)
-        finally:
-            os.close(binary_fd)
-            os.close(images_fd)
-        written = staging / IMAGES / criu.LOG_FILE
-        text = written.read_text(errors="replace") if written.exists() else ""
-        written.unlink(missing_ok=True)
-        return answer, text
-
-    def _ask_criu(self, binary_fd: int, images_fd: int) -> criu.Answer:
-        """Start CRIU, send the dump's request, and see CRIU end."""
-        process, connection = self.golden.sandbox.spawn_host_criu(binary_fd, [images_fd])
-        with process, connection:
-            try:
-                request = criu.dump_request(self.root_pid, images_fd)
-                return criu.exchange(connection, request, criu.DUMP_TIMEOUT)
-            except (TimeoutError, EOFError) as error:
-                return criu.Answer(success=False, errno=0, words=str(error))
-            finally:
-                connection.close()
-                _end(process)
 
     def _copy_files(self) -> str:
         """Copy the golden's writable trees while it is stopped, then end it."""
@@ -356,10 +346,6 @@ class SnapshotRun:
     def _staging(self) -> Path:
         return self.workshop.store.staging(self.snapshot_id)
 
-    @property
-    def _timeout_ms(self) -> int:
-        return self.golden.workload.timeout.ToMilliseconds()
-
     def _end_tree(self) -> None:
         """End the golden's processes; a sandbox that is gone has none."""
         try:
@@ -368,30 +354,7 @@ class SnapshotRun:
             log.warning("golden not ended", snapshot=self.snapshot_id, error=str(error))
 
     def _check_alive(self) -> None:
-        """Raise HANDLER_EXITED or MEMORY_LIMIT_EXCEEDED when the root process has ended."""
+        """Raise what ended the handler, or GivenUpError when nobody waits for it any more."""
         if not self.wanted():
             raise GivenUpError
-        if not self.golden.exited.is_set():
-            return
-        workload = self.golden.workload
-        ended = self.golden.exit()
-        if ended is not None and ended.out_of_memory:
-            raise errors.memory_limit_exceeded(workload.function_id, workload.memory_limit_bytes)
-        raise errors.handler_exited(workload.function_id, describe_exit(ended), self._log_tail())
-
-    def _log_tail(self) -> str:
-        """Return the last lines that this start of the handler wrote."""
-        written = self.workshop.logs.since(self.golden.workload.function_id, self._log_offset)
-        return "\n".join(written.decode(errors="replace").splitlines()[-_LOG_LINES:])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """See a CRIU end whose connection was closed; kill it when it does not.
-
-    SAFETY: ``process`` is our own unreaped child, so its pid is above 1 and can't be another's.
-    """
-    try:
-        process.wait(timeout=_CRIU_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(timeout=_CRIU_END_SECONDS)
+        self._watch.check()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aetherless.snapshotter.v1 import snapshot_pb2
-from aetherless_snapshotter import errors, findings, holdings, processes
+from aetherless_snapshotter import errors, findings, holdings, processes, strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,9 +90,11 @@ class Inspection:
         )
         try:
             held = holdings.read(root, golden.sandbox.netns_path)
+            members = golden.sandbox.tree_processes()
+            outside = list(strays.find(golden.sandbox.init_pid, root, members))
         except OSError as error:
             raise errors.sandbox_failed(golden.sandbox.instance_id, str(error)) from error
-        return tuple(findings.judge(held, self._ended, place))
+        return tuple(findings.judge(held, self._ended, place, outside))
 
     def _may_pass(self) -> bool:
         """Tell whether all that stands against a checkpoint may be gone in a moment."""

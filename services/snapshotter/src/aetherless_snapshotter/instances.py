@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.snapshotter.v1 import instance_pb2
+from aetherless_common.errors import AetherlessError
 from aetherless_common.watch import Broadcaster
 from aetherless_snapshotter import adoption, commands, errors, processes
 from aetherless_snapshotter.description import Description
@@ -141,7 +142,11 @@ class Instances:
                 return known
             if live is not None:
                 self._remove(live)
-            return self._make(instance_id, workload, role, snapshot)
+            try:
+                return self._make(instance_id, workload, role, snapshot)
+            except AetherlessError:
+                self._release(workload)
+                raise
 
     def try_restores(
         self, instance_id: str, restores: int, *, ignore_limit: bool
@@ -216,8 +221,7 @@ class Instances:
         """
         with self._table.working_on(instance_id) as live:
             self._remove(live)
-        workload = live.instance.workload
-        self.release(workload.function_id, workload.revision)
+        self._release(live.instance.workload)
 
     def snapshot(
         self, instance_id: str, snapshot_id: str, wanted: Callable[[], bool]
@@ -256,11 +260,7 @@ class Instances:
         for user in self.users_of(snapshot_id):
             raise errors.snapshot_in_use(snapshot_id, user)
         self._builder.store.delete(snapshot_id)
-        self.release(manifest.workload.function_id, manifest.workload.revision)
-
-    def release(self, function_id: str, revision: int) -> None:
-        """Remove a revision's files when neither an instance nor a snapshot needs them."""
-        self._builder.release(function_id, revision, [one.workload for one in self.all()])
+        self._release(manifest.workload)
 
     def close(self) -> None:
         """Let go of all sandboxes without ending them, and end all watches."""
@@ -277,6 +277,11 @@ class Instances:
         return message
 
     # Helpers
+
+    def _release(self, workload: instance_pb2.Workload) -> None:
+        """Remove a revision's files when neither an instance nor a snapshot needs them."""
+        others = [one.workload for one in self.all()]
+        self._builder.release(workload.function_id, workload.revision, others)
 
     def _make(
         self,
@@ -296,7 +301,6 @@ class Instances:
         try:
             sandbox = Sandbox.create(built.spec, lambda event: self._on_event(instance, event))
         except SandboxError as error:
-            delete_folder(folder, self._cgroup)
             raise errors.sandbox_failed(instance_id, f"{error.step}: {error.detail}") from error
         try:
             if snapshot:

@@ -129,7 +129,7 @@ def _specification(
         yield write_line("oom-counter", fd=groups.oom_counter)
     yield write_line("hostname", name=spec.hostname)
     yield write_line("ids", base=spec.uid_base)
-    yield write_line("layers", size=spec.memory_limit)
+    yield write_line("layers", size=spec.memory_limit // 2)
     yield from _binds(spec)
     for tree in sorted(spec.all_trees(), key=lambda tree: tree.target.count("/")):
         yield from _tree(tree)

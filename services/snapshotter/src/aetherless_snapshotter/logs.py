@@ -72,12 +72,15 @@ class Logs:
         except FileNotFoundError:
             return 0
 
-    def since(self, function_id: str, offset: int) -> bytes:
-        """Return what was written after ``offset``; all of it when the log was truncated since."""
+    def since(self, function_id: str, offset: int, most: int) -> bytes:
+        """Return the last ``most`` bytes of what was written after ``offset``.
+
+        A log that is shorter than ``offset`` was truncated since: all of it counts.
+        """
         size = self.size(function_id)
         if size == 0:
             return b""
-        start = offset if offset <= size else 0
+        start = max(offset if offset <= size else 0, size - most)
         with self.path(function_id).open("rb") as file:
             return os.pread(file.fileno(), size - start, start)
 

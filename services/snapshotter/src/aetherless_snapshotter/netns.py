@@ -90,6 +90,8 @@ class TcpSocket:
     only_ipv6: bool
     #: For a listener, the connections that wait to be accepted; else bytes not read yet.
     queued: int = 0
+    #: Its file's inode number, as links in /proc/PID/fd have it.
+    inode: int = 0
 
     @property
     def leads_outside(self) -> bool:
@@ -211,7 +213,8 @@ def _tcp_socket(payload: bytes) -> TcpSocket:
     remote = ip_address(payload[24 : 24 + size])
     only_ipv6 = attribute(payload, _DIAG_MESSAGE, _INET_DIAG_SKV6ONLY)[:1] == b"\x01"
     (queued,) = struct.unpack_from("=I", payload, 56)
-    return TcpSocket(state, local, local_port, remote, remote_port, only_ipv6, queued)
+    (inode,) = struct.unpack_from("=I", payload, 68)
+    return TcpSocket(state, local, local_port, remote, remote_port, only_ipv6, queued, inode)
 
 
 def attribute(payload: bytes, position: int, wanted: int) -> bytes:

@@ -55,6 +55,19 @@ def host_pid(init_pid: int, sandbox_pid: int) -> int:
     return next((pid for pid in children(init_pid) if _inner_pid(pid) == sandbox_pid), 0)
 
 
+def open_sockets(pid: int) -> set[int]:
+    """Return the inode numbers of the sockets a process has open; none when it is gone."""
+    found = set()
+    for entry in PROC.glob(f"{pid}/fd/*"):
+        try:
+            link = str(entry.readlink())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if link.startswith("socket:["):
+            found.add(int(link[len("socket:[") : -1]))
+    return found
+
+
 def _inner_pid(pid: int) -> int:
     """Return a process's id in its own pid namespace; 0 when it is gone."""
     try:

@@ -17,6 +17,7 @@ from aetherless_snapshotter import errors, files
 
 if TYPE_CHECKING:
     from aetherless.snapshotter.v1 import instance_pb2
+    from aetherless_common.errors import FailedPrecondition
     from aetherless_snapshotter.idranges import IdRange
 
 #: The most that a function's folder may hold, in bytes.
@@ -45,7 +46,8 @@ class Roots:
 
         Raises:
             InvalidArgument: the root is no folder, or does not hold the handler.
-            FailedPrecondition: ROOT_TOO_LARGE.
+            FailedPrecondition: ROOT_TOO_LARGE or ROOT_NOT_COPYABLE.
+            ResourceExhausted: STORAGE_FULL.
         """
         root = self.find(workload)
         if not root.copy.exists():
@@ -80,21 +82,38 @@ class Roots:
         source = root.path
         if root.is_folder and not source.is_dir():
             raise errors.invalid_argument("workload.root_path", f"{source} is not a folder")
-        self._check_size(source)
+        try:
+            needed = self._check_size(source)
+        except OSError as error:
+            raise _not_copyable(source, error) from error
+        except RecursionError as error:
+            raise errors.root_not_copyable(str(source), "its folders are too deep") from error
         staging = root.copy.parent / ".new"
         files.remove_tree(staging)
         staging.mkdir(mode=0o700, parents=True)
         try:
             _copy_root(root, staging, ids.host_id(_SANDBOX_UID))
             (staging / root.copy.name).rename(root.copy)
+        except OSError as error:
+            if files.is_full(error):
+                free = files.free_bytes(self._folder)
+                raise errors.storage_full(self._folder, needed, free) from error
+            raise _not_copyable(source, error) from error
         finally:
             files.remove_tree(staging)
 
-    def _check_size(self, source: Path) -> None:
-        """Refuse what is too large to be copied."""
+    def _check_size(self, source: Path) -> int:
+        """Refuse what is too large to be copied; returns its bytes."""
         size = files.tree_size(source) if source.is_dir() else source.stat().st_size
         if size > self._max_bytes:
             raise errors.root_too_large(str(source), size, self._max_bytes)
+        return size
+
+
+def _not_copyable(source: Path, error: OSError) -> FailedPrecondition:
+    """Return the error for what the kernel refuses while a folder is copied."""
+    place = source / os.fsdecode(error.filename) if error.filename else source
+    return errors.root_not_copyable(str(place), error.strerror or str(error))
 
 
 def _copy_root(root: Root, staging: Path, owner: int) -> None:

@@ -89,6 +89,7 @@ class Sandbox:
         self.pidfd = pidfd
         self.netns_path = Path(f"/proc/{record.pid}/ns/net")
         self._record = record
+        self._group = InstanceGroup(record.cgroup, record.instance_id)
         self._on_event = on_event
         self._sequence = sequence
         self._open = True
@@ -175,6 +176,18 @@ class Sandbox:
     def layer(self, tag: str) -> Path:
         """Return where the host reads a tree's upper layer (through the init's root)."""
         return Path(f"/proc/{self.init_pid}/root/layers/{tag}/u")
+
+    def tree_processes(self) -> list[int]:
+        """Return the processes of the tree's group, by their ids on this host."""
+        return self._group.tree_processes()
+
+    def unreclaimable(self) -> int:
+        """Return the bytes of the tree's memory that have no file on a disk behind them."""
+        return self._group.unreclaimable()
+
+    def process_limit_met(self) -> int:
+        """Return the limit of processes and threads when the tree has met it, else 0."""
+        return self._group.process_limit_met()
 
     def status(self) -> SandboxStatus:
         """Ask the init what it does."""

@@ -21,7 +21,7 @@ import structlog
 from google.protobuf import json_format
 
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_common.errors import DataLoss, NotFound
+from aetherless_common.errors import DataLoss, NotFound, ResourceExhausted
 from aetherless_common.settings import write_atomically
 from aetherless_snapshotter import errors, files
 from aetherless_snapshotter.fingerprint import Fingerprint
@@ -133,6 +133,20 @@ class SnapshotStore:
         for leftover in self._folder.glob(f"{_UNFINISHED}*"):
             log.info("removed unfinished snapshot", folder=leftover.name)
             files.remove_tree(leftover)
+
+    def require(self, needed: int) -> None:
+        """See that there is room for so many bytes.
+
+        Raises:
+            ResourceExhausted: STORAGE_FULL.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if files.free_bytes(self._folder) < needed:
+            raise self.full(needed)
+
+    def full(self, needed: int) -> ResourceExhausted:
+        """Return the error for a store that has no room for so many bytes."""
+        return errors.storage_full(self._folder, needed, files.free_bytes(self._folder))
 
     def begin(self, snapshot_id: str) -> Path:
         """Make the folder in which a snapshot grows, and return it."""

@@ -49,7 +49,7 @@ def warm_up(
         check()
         tries += 1
         try:
-            said = _one_try(netns_path, listener, warmup, deadline - time.monotonic())
+            said = _one_try(netns_path, listener, warmup, deadline)
         except OSError as error:
             problem = error.strerror or str(error)
         else:
@@ -60,7 +60,7 @@ def warm_up(
 
 
 def _one_try(
-    netns_path: Path, listener: netns.TcpSocket, warmup: instance_pb2.Warmup, left: float
+    netns_path: Path, listener: netns.TcpSocket, warmup: instance_pb2.Warmup, deadline: float
 ) -> str:
     """Connect and, for HTTP, get the answer's status line.
 
@@ -69,7 +69,8 @@ def _one_try(
     """
     family, address = listener.probe_address
     with netns.make_socket(netns_path, family, socket.SOCK_STREAM) as connection:
-        connection.settimeout(max(0.01, min(left, _TRY_SECONDS)))
+        until = min(deadline, time.monotonic() + _TRY_SECONDS)
+        connection.settimeout(_left(until))
         connection.connect((address, listener.local_port))
         if warmup.kind == instance_pb2.WARMUP_KIND_TCP:
             return "connection accepted"
@@ -79,25 +80,42 @@ def _one_try(
             "User-Agent: aetherless-warmup\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         )
         connection.sendall(request.encode())
-        return _status_line(connection)
+        return _status_line(connection, until)
 
 
-def _status_line(connection: socket.socket) -> str:
-    """Read an HTTP answer to its end and return its first line."""
+def _status_line(connection: socket.socket, until: float) -> str:
+    """Read an HTTP answer to its end, or its head until a time; return its first line."""
     received = b""
     total = 0
     while total < _MAX_BODY:
         try:
+            connection.settimeout(_left(until))
             block = connection.recv(_BLOCK)
-        except TimeoutError:
-            if received.startswith(b"HTTP/"):
-                break  # a server that keeps the connection although we asked it not to
+        except OSError:
+            if received:
+                break  # judged by what came: it may keep the connection, or end it with a reset
             raise
         if not block:
             break
         total += len(block)
         received = (received + block)[:_BLOCK]
+    return _first_line(received)
+
+
+def _first_line(received: bytes) -> str:
+    """Return the first line of an HTTP answer whose head is complete.
+
+    Raises:
+        ConnectionError: it is none.
+    """
     line = received.split(b"\r\n", 1)[0].decode("latin-1")
     if not line.startswith("HTTP/"):
         raise ConnectionError(f"not an HTTP answer: {line[:80]!r}" if line else "empty answer")
+    if b"\r\n\r\n" not in received and b"\n\n" not in received:
+        raise ConnectionError(f"the answer's head did not end: {line[:80]!r}")
     return line[:120]
+
+
+def _left(until: float) -> float:
+    """Return the seconds until a time, never so few that a socket would not wait at all."""
+    return max(0.01, until - time.monotonic())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aetherless_snapshotter import errors
-from aetherless_snapshotter.sandbox_spec import HANDLER_SOCKET, HOME
+from aetherless_snapshotter.sandbox_spec import HANDLER_SOCKET, HOME, standard_trees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 DEFAULT_PYTHON = Path("/usr/bin/python3")
 #: Trees of the host that every sandbox has, so nothing below them needs a bind of its own.
 SYSTEM_TREES = tuple(map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt")))
+#: Where a sandbox has folders of its own.
+OWN_PLACES = (
+    *map(Path, ("/proc", "/dev", "/etc", "/criu", "/log", "/snap", "/layers", "/lowers")),
+    *(Path(tree.target) for tree in standard_trees()),
+)
 RESERVED_VARIABLES = frozenset(
     {"AETHER_SOCKET", "AETHER_TRIGGER_PORT", "AETHER_FUNCTION_ID", "PORT"}
 )
@@ -36,6 +41,9 @@ _VARIABLE = re.compile(r"[^=\x00]+\Z")
 _MAX_MEMORY = 16384 << 20
 _MAX_PORT = 65535
 _MAX_LINKS = 40
+_MAX_VARIABLES = 1024
+#: The kernel's MAX_ARG_STRLEN, and what fits into one command to an init.
+_MAX_ENVIRONMENT = 128 << 10
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,10 @@ def _environment_problems(environment: Mapping[str, str]) -> Iterable[tuple[str,
             yield "workload.environment", f"{name} is set by the sandbox"
         if not _VARIABLE.match(name) or "\x00" in value:
             yield "workload.environment", f"{name!r} is not a variable that a program can get"
+    size = sum(len(f"{name}={value}".encode()) + 1 for name, value in environment.items())
+    if len(environment) > _MAX_VARIABLES or size > _MAX_ENVIRONMENT:
+        limits = f"{_MAX_VARIABLES} variables and {_MAX_ENVIRONMENT} bytes"
+        yield "workload.environment", f"must hold at most {limits}"
 
 
 def resolve(workload: instance_pb2.Workload) -> Program:
@@ -107,15 +119,30 @@ def resolve(workload: instance_pb2.Workload) -> Program:
 
     Raises:
         NotFound: HANDLER_NOT_FOUND, no such file (or its interpreter).
+        InvalidArgument: INVALID_ARGUMENT, a mount that does not exist or hides the sandbox's own.
         FailedPrecondition: HANDLER_NOT_EXECUTABLE, the file can't be run.
     """
     handler = Path(workload.handler_path)
     command = _command(handler)
+    for mount in workload.mounts:
+        _check_mount(Path(mount))
     roots = _roots(workload)
     trees = [tree for tree in _interpreter_trees(command[0]) if not _covered(tree, roots)]
     trees += [Path(mount) for mount in workload.mounts]
     folder = str(handler.parent) if workload.root_path else HOME
     return Program(tuple(command), _environment(workload), folder, _outermost(trees))
+
+
+def _check_mount(mount: Path) -> None:
+    """Refuse a folder of the host that is not there, or that would hide what the sandbox has."""
+    if not mount.exists():
+        raise errors.invalid_argument("workload.mounts", f"{mount} does not exist")
+    path = Path(os.path.normpath(mount))
+    if Path("/proc") in path.parents or any(
+        path == place or path in place.parents for place in OWN_PLACES
+    ):
+        problem = f"{mount} would hide what the sandbox has there itself"
+        raise errors.invalid_argument("workload.mounts", problem)
 
 
 def _roots(workload: instance_pb2.Workload) -> tuple[Path, ...]:
@@ -206,7 +233,7 @@ def _virtual_environment_home(prefix: Path) -> list[Path]:
     configuration = prefix / "pyvenv.cfg"
     if not configuration.is_file():
         return []
-    for line in configuration.read_text(encoding="utf-8").splitlines():
+    for line in configuration.read_text(encoding="utf-8", errors="replace").splitlines():
         key, _, value = line.partition("=")
         if key.strip().lower() == "home":
             return [_prefix(link) for link in _links(Path(value.strip()) / "python3")]

@@ -79,6 +79,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the function's folder is larger than may be copied. Metadata: path, sizeBytes, limitBytes, remedy."""
     ERROR_REASON_WATCHER_TOO_SLOW: _ErrorReason.ValueType  # 27
     """RESOURCE_EXHAUSTED: the watcher did not read fast enough; start again from a list. Metadata: queueLimit."""
+    ERROR_REASON_PROCESS_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 28
+    """RESOURCE_EXHAUSTED: the handler wanted more processes and threads than it may have. Metadata: function, limit, log."""
+    ERROR_REASON_STORAGE_FULL: _ErrorReason.ValueType  # 29
+    """RESOURCE_EXHAUSTED: a folder's file system is full. Metadata: path, neededBytes, freeBytes, remedy."""
+    ERROR_REASON_ROOT_NOT_COPYABLE: _ErrorReason.ValueType  # 30
+    """FAILED_PRECONDITION: the function's folder holds something that can't be copied. Metadata: path, problem."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in google.rpc.ErrorInfo of domain "snapshotter.aetherless"; the wire string has no prefix."""
@@ -139,4 +145,10 @@ ERROR_REASON_ROOT_TOO_LARGE: ErrorReason.ValueType  # 26
 """FAILED_PRECONDITION: the function's folder is larger than may be copied. Metadata: path, sizeBytes, limitBytes, remedy."""
 ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED: the watcher did not read fast enough; start again from a list. Metadata: queueLimit."""
+ERROR_REASON_PROCESS_LIMIT_EXCEEDED: ErrorReason.ValueType  # 28
+"""RESOURCE_EXHAUSTED: the handler wanted more processes and threads than it may have. Metadata: function, limit, log."""
+ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 29
+"""RESOURCE_EXHAUSTED: a folder's file system is full. Metadata: path, neededBytes, freeBytes, remedy."""
+ERROR_REASON_ROOT_NOT_COPYABLE: ErrorReason.ValueType  # 30
+"""FAILED_PRECONDITION: the function's folder holds something that can't be copied. Metadata: path, problem."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
