@@ -47,6 +47,7 @@ OWN = {
     "SERVICE_START_FAILED": "A service does not come up.",
     "SETTINGS_CHANGED": "The orchestrator section is not that of the running orchestrator.",
     "TAKEN_DOWN": "The orchestrator was taken down while the command waited.",
+    "WAKE_NOT_FOUND": "The function was not woken since the instances that serve it were made.",
     "CLEANUP_FAILED": "Something could not be removed.",
     "INTERRUPTED": "A signal ended the command.",
     "PEER_UNREACHABLE": "A service does not answer; any service may say so of another.",

@@ -145,3 +145,14 @@ def invalid_id(function: str) -> InvalidArgument:
         domain=DOMAIN,
         remedy="aetherctl list shows the functions",
     )
+
+
+def wake_not_found(function: str, port: int) -> NotFound:
+    """Return the error for a function that was not woken since its instances were made."""
+    return NotFound(
+        "WAKE_NOT_FOUND",
+        f"{function} was not woken yet",
+        {"function": function},
+        domain=DOMAIN,
+        remedy=f"call it at port {port}, or run 'aetherctl wake {function}', then try again",
+    )

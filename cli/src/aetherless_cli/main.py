@@ -38,6 +38,7 @@ COMMANDS = {
     "describe": ("Inspection", "Show one function, its processes and its snapshot."),
     "stats": ("Inspection", "Show requests, wakes, latencies and memory."),
     "events": ("Inspection", "Show what happened: deploys, wakes, evictions, failures."),
+    "trace": ("Inspection", "Show the newest wake of a function as a waterfall."),
     "logs": ("Inspection", "Show what a function printed: its standard output and error."),
 }
 EXAMPLES = """\

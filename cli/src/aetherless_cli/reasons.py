@@ -175,6 +175,7 @@ CLI = {
     "SERVICE_START_FAILED": ("UNAVAILABLE", "see the log lines; aetherctl doctor checks the host"),
     "SETTINGS_CHANGED": ("FAILED_PRECONDITION", "run aetherctl down, then aetherctl up again"),
     "TAKEN_DOWN": ("ABORTED", "run aetherctl up again"),
+    "WAKE_NOT_FOUND": ("NOT_FOUND", "call the function once, then try again"),
     "CLEANUP_FAILED": ("INTERNAL", "run aetherctl down again"),
     "INTERRUPTED": ("ABORTED", "run it again"),
     "PEER_UNREACHABLE": ("UNAVAILABLE", "start the services with aetherctl up"),
