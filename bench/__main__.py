@@ -24,6 +24,7 @@ from . import (
     plain,
     report,
     restores,
+    rings,
     throughput,
     wakes,
 )
@@ -103,6 +104,8 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     results["commands"] = commands.measure(chosen.runs)
     print(f"requests per second ({chosen.rounds} rounds)", flush=True)
     results["throughput"] = throughput.measure(chosen.rounds, chosen.seconds)
+    print("rings", flush=True)
+    results["rings"] = rings.measure()
     return results | {"host": host(), "titles": TITLES | {"wake": "a wake"} | report.NAMES}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .markdown import rounded, row, table_of
 from .peers import TITLES
 from .programs import PROGRAMS
 from .promises import promises
+from .ring_report import ring_promises, ring_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,32 +23,15 @@ TIMING = ("n", "p50", "p95", "p99", "min", "max")
 NAMES = {program.id: program.title for program in PROGRAMS}
 
 
-def rounded(value: float) -> str:
-    """Return a number with three digits that count."""
-    if value >= 100:  # digits, not a limit
-        return f"{value:.0f}"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
 def mebibytes(value: float) -> str:
     """Return a number of bytes in MiB."""
     return rounded(value / (1 << 20))
-
-
-def row(*cells: object) -> str:
-    """Return a row of a table."""
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 def summary_row(label: str, summary: dict[str, float]) -> str:
     """Return a row of count, median, percentiles and extremes."""
     shown = (rounded(summary[k]) for k in ("p50", "p95", "p99", "minimum", "maximum"))
     return row(label, summary["count"], *shown)
-
-
-def table_of(rows: list[str], *heads: str) -> list[str]:
-    """Return a table with its head."""
-    return [row(*heads), "| --- |" + " ---: |" * (len(heads) - 1), *rows, ""]
 
 
 def promise_row(promise: Promise) -> str:
@@ -61,7 +46,8 @@ def promise_row(promise: Promise) -> str:
 
 def promise_table(results: dict[str, Any]) -> list[str]:
     """Return the table of all promises."""
-    rows = [promise_row(promise) for promise in promises(results)]
+    kept = [*promises(results), *ring_promises(results["rings"])]
+    rows = [promise_row(promise) for promise in kept]
     return table_of(rows, "promise", "limit", "measured", "holds")
 
 
@@ -233,6 +219,7 @@ def tables(results: dict[str, Any]) -> str:
         *memory_lines(results),
         *command_table(results["commands"]),
         *rate_table(results["throughput"]),
+        *ring_tables(results["rings"]),
     ]
     return "\n".join(lines)
 
