@@ -26,6 +26,7 @@ from . import (
     restores,
     rings,
     throughput,
+    tracing,
     wakes,
 )
 from .peers import TITLES
@@ -101,7 +102,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     print("restores a second, memory", flush=True)
     results |= {"restores": restores.measure(10.0), "memory": memory.measure()}
     print(f"commands ({chosen.runs} runs)", flush=True)
-    results["commands"] = commands.measure(chosen.runs)
+    results |= {"commands": commands.measure(chosen.runs), "tracing": tracing.measure()}
     print(f"requests per second ({chosen.rounds} rounds)", flush=True)
     results["throughput"] = throughput.measure(chosen.rounds, chosen.seconds)
     print("rings", flush=True)

@@ -73,5 +73,7 @@ def promises(results: dict[str, Any]) -> Iterator[Promise]:
     yield Promise("armed sandbox, charged to its cgroup", armed, 1.5, "MiB")
     yield Promise("`aetherctl --help`, median", commands["help"]["p50"], 100, "ms")
     yield Promise("`aetherctl list`, median", commands["list"]["p50"], 250, "ms")
+    off = results["tracing"]["off_us"]
+    yield Promise("tracing that is off, added to a call, median", off, 20, "µs")
     keep = min(found["keep"]["ratio"]["median"] for found in results["throughput"].values())
     yield Promise("keep-alive requests/s, ratio, the worse", keep, 0.85, "x", at_least=True)

@@ -57,6 +57,7 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
         "restores": {"functions": 4, "seconds": 10.0, "per_second": 20.0},
         "memory": {"armed_charged": 1 << 20, "init": 1, "criu": 1, "services": {"registry": 1}},
         "commands": {"help": series, "list": series},
+        "tracing": {"off_us": 3.0},
         "throughput": {"hello": summary(found), "go": summary(found)},
         "rings": rings(),
     }
