@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import threading
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aetherless_registry import schema
 from aetherless_registry.memory_store import MemoryStore
 from aetherless_registry.schema import SchemaError
 from aetherless_registry.sqlite_store import SqliteStore
@@ -70,6 +72,10 @@ def test_a_record_comes_back_as_it_was_put(store: Store) -> None:
         deploy_step="set-route",
         deploy_error=b"\xff",
         deleting=True,
+        last_revision=7,
+        declare_time_ns=10**18 + 1,
+        serving_time_ns=10**18 + 2,
+        kept=b"\x01kept",
     )
     (change,) = store.commit([Write(wanted)])
     assert change.revision == store.revision() == 1
@@ -208,6 +214,32 @@ def test_sqlite_is_strict_and_in_wal_mode(tmp_path: Path) -> None:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         with pytest.raises(sqlite3.IntegrityError):
             db.execute("UPDATE counters SET value = 'x'")
+
+
+def test_sqlite_takes_an_older_file_over(tmp_path: Path) -> None:
+    """A file of the first version gets the later columns, with what can be known of them."""
+    path = tmp_path / "registry.db"
+    later = {"last_revision", "declare_time_ns", "serving_time_ns", "kept"}
+    old = [f.name for f in dataclasses.fields(FunctionRecord) if f.name not in later]
+    wanted = record(revision=4, serving_revision=3, serving_spec=b"old", mod_revision=9)
+    values = [getattr(wanted, name) for name in old]
+    marks = ", ".join("?" for _ in old)
+    with sqlite3.connect(path, isolation_level=None) as db:
+        schema.migrate(db, 1)
+        db.execute(f"INSERT INTO functions ({', '.join(old)}) VALUES ({marks})", values)  # noqa: S608  # names of columns
+        db.execute("UPDATE counters SET value = 9 WHERE name = 'revision'")
+    store = SqliteStore(path)
+    known = replace(
+        wanted,
+        last_revision=4,
+        declare_time_ns=wanted.create_time_ns,
+        serving_time_ns=wanted.create_time_ns,
+    )
+    assert store.get("f") == known
+    (change,) = store.commit([Write(replace(known, kept=b"kept"))])
+    assert store.get("f") == change.record
+    store.close()
+    SqliteStore(path).close()
 
 
 def test_sqlite_refuses_another_version(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class FakeHost:
         self.lock = threading.RLock()
         self.instances: dict[str, instance_pb2.Instance] = {}
         self.snapshots: dict[str, snapshot_pb2.Snapshot] = {}
+        self.roots: set[tuple[str, int]] = set()
         self.endpoints: dict[str, endpoint_pb2.Endpoint] = {}
         self.routes: dict[int, route_pb2.Route] = {}
         self.busy: set[str] = set()
@@ -80,6 +81,7 @@ class FakeHost:
                 "instances": sorted(self.instances),
                 "endpoints": sorted(self.endpoints),
                 "snapshots": sorted(self.snapshots),
+                "roots": [f"{owner}/{number}" for owner, number in sorted(self.roots)],
                 "routes": [f"{port} {r.endpoint}" for port, r in sorted(self.routes.items())],
             }
 

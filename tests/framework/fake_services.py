@@ -99,6 +99,7 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
                 )
                 instance.create_time.GetCurrentTime()
                 host.instances[name] = instance
+                host.roots.add((request.workload.function_id, request.workload.revision))
             answer = host.change(instance)
         host.after("CreateInstance")
         return snapshotter_service_pb2.CreateInstanceResponse(instance=answer)
@@ -178,6 +179,33 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
             trial.CopyFrom(host.trial)
         host.after("TryInstance")
         return snapshotter_service_pb2.TryInstanceResponse(trial=trial)
+
+    def ListRoots(self, request: Any, _: Any) -> Any:
+        """List the copies of functions' folders."""
+        with self.host.lock:
+            found = [
+                snapshotter_service_pb2.Root(
+                    name=f"roots/{owner}/{number}", function_id=owner, revision=number
+                )
+                for owner, number in self.host.roots
+                if request.function_id in {"", owner}
+            ]
+        page, token = paginate(found, lambda r: r.name, request.page_size, request.page_token)
+        return snapshotter_service_pb2.ListRootsResponse(roots=page, next_page_token=token)
+
+    def DeleteRoot(self, request: Any, _: Any) -> Any:
+        """Delete a copy that nothing needs."""
+        self.host.begin("DeleteRoot")
+        _, owner, number = request.name.split("/")
+        with self.host.lock:
+            used = [each.workload for each in self.host.instances.values()]
+            needed = {(each.function_id, each.revision) for each in used}
+            needed |= {(each.function_id, each.revision) for each in self.host.snapshots.values()}
+            if (owner, int(number)) in needed:
+                raise Aborted("OPERATION_IN_PROGRESS", request.name, {"resource": request.name})
+            self.host.roots.discard((owner, int(number)))
+        self.host.after("DeleteRoot")
+        return snapshotter_service_pb2.DeleteRootResponse()
 
     def ArmInstance(self, request: Any, _: Any) -> Any:
         """Arm a sandbox with the endpoint that leads to it."""

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from aetherless.registry.v1 import (
     event_pb2,
     function_pb2,
@@ -56,13 +58,29 @@ class RegistryClient:
         self.channel.close()
 
     def apply(
-        self, *specs: function_pb2.FunctionSpec, prune: bool = False, request_id: str = ""
+        self, *specs: function_pb2.FunctionSpec, **fields: Any
     ) -> registry_service_pb2.ApplyConfigResponse:
-        """Declare functions."""
-        request = registry_service_pb2.ApplyConfigRequest(
-            functions=specs, prune=prune, request_id=request_id
-        )
+        """Declare functions; further fields of the request by name."""
+        request = registry_service_pb2.ApplyConfigRequest(functions=specs, **fields)
         return self.stub.ApplyConfig(request, wait_for_ready=True)
+
+    def update(
+        self, spec: function_pb2.FunctionSpec, *paths: str, etag: str = "", **fields: Any
+    ) -> registry_service_pb2.UpdateFunctionResponse:
+        """Change hello; ``paths`` are the mask's, further fields the request's."""
+        function = function_pb2.Function(name="functions/hello", spec=spec, etag=etag)
+        mask = FieldMask(paths=paths)
+        request = registry_service_pb2.UpdateFunctionRequest(
+            function=function, update_mask=mask, **fields
+        )
+        return self.stub.UpdateFunction(request)
+
+    def roll_back(self, function_id: str = "hello", **fields: Any) -> function_pb2.Function:
+        """Lead a function back; further fields of the request by name."""
+        request = registry_service_pb2.RollbackFunctionRequest(
+            name=f"functions/{function_id}", **fields
+        )
+        return self.stub.RollbackFunction(request, wait_for_ready=True).function
 
     def get(self, function_id: str = "hello") -> function_pb2.Function:
         """Return a function."""

@@ -35,6 +35,7 @@ STEPS = {
     "delete-golden": [f"{NETPLANE}/DetachEndpoint", f"{SNAPSHOTTER}/DeleteInstance"],
     "create-instance": [f"{SNAPSHOTTER}/CreateInstance"],
     "attach-instance": [f"{NETPLANE}/AttachEndpoint"],
+    "try-snapshot": [f"{SNAPSHOTTER}/TryInstance"],
     "arm-instance": [f"{SNAPSHOTTER}/ArmInstance"],
     "set-route": [f"{NETPLANE}/SetRoute"],
 }
@@ -103,7 +104,7 @@ def test_a_failed_deploy_says_why(
     received.wait_for("delete-golden", root.trace_id)
 
 
-def test_changed_repaired_and_deleted_functions(
+def test_changed_repaired_rolled_back_and_deleted_functions(
     received: Collector, registry: RegistryClient, host: FakeHost, spec: Spec
 ) -> None:
     """Each declaration has its own trace, and a repair, which nobody asked for, one of its own."""
@@ -115,17 +116,22 @@ def test_changed_repaired_and_deleted_functions(
     registry.deployed(revision=2)
     (deploy,) = received.wait_for("deploy", second.trace_id)
     assert deploy.attributes["aetherless.revision"] == 2
-    received.wait_for("delete-snapshot", second.trace_id)  # of the first revision
+    received.wait_for("delete-instance", second.trace_id)  # of the first revision
     host.end("hello-r2-0")
     (repair,) = received.wait_for("repair")
     assert repair.parent == ""
     assert "set-route" in [step.name for step in received.children(repair)]
     registry.deployed(revision=2)
     with tracing.span("third") as third:
+        registry.roll_back()
+    registry.deployed(revision=1)
+    (rollback,) = received.wait_for("rollback", third.trace_id)
+    assert "create-snapshot" not in [step.name for step in received.children(rollback)]
+    with tracing.span("fourth") as fourth:
         registry.delete()
     registry.gone()
-    (deletion,) = received.wait_for("delete", third.trace_id)
-    assert received.children(deletion)[-1].name == "delete-snapshot"
+    (deletion,) = received.wait_for("delete", fourth.trace_id)
+    assert received.children(deletion)[-1].name == "delete-root"
 
 
 def test_a_deploy_that_another_registry_began(

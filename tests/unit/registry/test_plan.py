@@ -19,7 +19,7 @@ from aetherless_registry.desired import (
     Step,
     StepKind,
 )
-from aetherless_registry.names import golden_id, instance_id, snapshot_id
+from aetherless_registry.names import golden_id, instance_id, sandbox_owner, snapshot_id
 from aetherless_registry.plan import next_step
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Sandbox:
     endpoints: dict[str, str] = field(default_factory=dict)
     snapshots: dict[str, int] = field(default_factory=dict)
     tried: set[str] = field(default_factory=set)
+    roots: set[int] = field(default_factory=set)
     routes: dict[int, ObservedRoute] = field(default_factory=dict)
     made: int = 0
 
@@ -51,6 +52,7 @@ class Sandbox:
             endpoints=dict(self.endpoints),
             snapshots=dict(self.snapshots),
             tried=frozenset(self.tried),
+            roots=frozenset(self.roots),
             routes=dict(self.routes),
         )
 
@@ -94,6 +96,9 @@ class Sandbox:
         assert name.endswith("golden") or snapshot in self.snapshots
         self.made += 1
         self.instances[name] = ObservedInstance("CREATED", f"new/{self.made}")
+        owner = sandbox_owner(name)
+        assert owner
+        self.roots.add(owner.revision)
 
     def undo(self, step: Step, golden: str, instance: str, snapshot: str) -> None:
         """Take something away."""
@@ -114,6 +119,10 @@ class Sandbox:
                 assert instance not in self.instances
                 del self.snapshots[snapshot]
                 self.tried.discard(snapshot)
+            case StepKind.DELETE_ROOT:
+                assert not {golden, instance} & set(self.instances)
+                assert snapshot not in self.snapshots
+                self.roots.remove(step.revision)
             case _:
                 pytest.fail(f"{step} is not for a host")
 
@@ -124,6 +133,9 @@ class World:
 
     desired: Desired = field(default_factory=lambda: Desired(function=F, revision=1, port=8080))
     host: Sandbox = field(default_factory=Sandbox)
+    # The revisions that served, the last one first; and the largest number ever used.
+    served: list[int] = field(default_factory=list)
+    last: int = 1
 
     def step(self) -> Step | None:
         """Take the next step, and return it."""
@@ -131,14 +143,22 @@ class World:
         if step is None or step.kind in {StepKind.FORGET, StepKind.AWAIT_PORT}:
             return step
         if step.kind is StepKind.MARK_SERVING:
-            self.desired = replace(
-                self.desired, serving_revision=step.revision, serving_port=self.desired.port
-            )
+            self.mark_serving(step.revision)
             return step
         self.host.take(step)
         if step.kind is StepKind.DELETE_SNAPSHOT and step.revision == self.desired.target:
             self.desired = replace(self.desired, spoiled=False)
         return step
+
+    def mark_serving(self, revision: int) -> None:
+        """Note which revision serves, and which are kept beside it."""
+        self.served = [revision, *[each for each in self.served if each != revision]][:3]
+        self.desired = replace(
+            self.desired,
+            serving_revision=revision,
+            serving_port=self.desired.port,
+            kept=frozenset(self.served[1:]),
+        )
 
     def settle(self) -> list[Step]:
         """Take steps until there is none, or one that ends it."""
@@ -157,9 +177,11 @@ class World:
         command, *words = line.split()
         fields = {key: int(value) for key, value in (word.split("=") for word in words)}
         if command == "declare":
-            revision = self.desired.revision + 1
+            self.last += 1
             port = fields.get("port", self.desired.port)
-            self.desired = replace(self.desired, revision=revision, port=port, failed=False)
+            self.desired = replace(self.desired, revision=self.last, port=port, failed=False)
+        elif command == "rollback":
+            self.desired = replace(self.desired, revision=fields["revision"], failed=False)
         elif command == "fail":
             self.desired = replace(self.desired, failed=True)
         elif command == "delete":
@@ -196,6 +218,7 @@ class World:
             "instances": instances,
             "endpoints": sorted(host.endpoints),
             "snapshots": sorted(host.snapshots),
+            "roots": map(str, sorted(host.roots)),
             "routes": routes,
         }
         return [f"  {kind}: {', '.join(each) or '-'}" for kind, each in kinds.items()]
@@ -235,6 +258,9 @@ def sandboxes(draw: st.DrawFn) -> Sandbox:
             host.snapshots[snapshot_id(F, revision)] = DUAL
             if draw(st.booleans()):
                 host.tried.add(snapshot_id(F, revision))
+        held = any(sandbox_owner(n) == (F, revision) for n in host.instances)
+        if held or draw(st.booleans()):
+            host.roots.add(revision)
     for port in (8080, 9090):
         leads_to = draw(st.sampled_from([None, "", *sorted(host.endpoints)]))
         if leads_to is not None and not leads_to.endswith("golden"):
@@ -253,29 +279,36 @@ def worlds(draw: st.DrawFn) -> World:
         serving_revision=serving,
         serving_port=8080 if serving else 0,
         failed=draw(st.booleans()),
+        kept=draw(st.sampled_from([frozenset(), frozenset({1}), frozenset({1, 3})])) - {serving},
         deleting=draw(st.booleans()),
         spoiled=draw(st.booleans()),
     )
     if serving == desired.revision:
         desired = replace(desired, port=8080)
-    return World(desired, sandboxes(draw))
+    return World(desired, sandboxes(draw), [serving, *desired.kept] if serving else [])
 
 
 @given(worlds())
 @settings(max_examples=500, deadline=None)
 def test_every_world_settles(world: World) -> None:
     """From anything, steps that are accepted lead to what is desired; nothing is left over."""
+    before = world.host.observed()
     world.settle()
     target = 0 if world.desired.deleting else world.desired.target
     host = world.host
+    lasting = world.desired.lasting
+    kept = {snapshot_id(F, each) for each in lasting - {target}}
+    assert kept & set(before.snapshots) <= set(host.snapshots) <= {*kept, snapshot_id(F, target)}
+    assert host.roots <= lasting
+    assert before.roots & lasting <= host.roots
     if not target:
-        assert (host.instances, host.endpoints, host.snapshots, host.routes) == ({}, {}, {}, {})
+        assert (host.instances, host.endpoints, host.routes) == ({}, {}, {})
         return
     name = instance_id(F, target)
     assert set(host.instances) == set(host.endpoints) == {name}
     assert host.instances[name].state in {"ARMED", "RUNNING", "RESTORING", "STARTED"}
     assert host.endpoints[name] == host.instances[name].netns_path
-    assert set(host.snapshots) == {snapshot_id(F, target)}
+    assert snapshot_id(F, target) in host.snapshots
     assert host.routes == {world.desired.target_port: ObservedRoute(F, name, DUAL)}
     assert next_step(world.desired, host.observed()) is None
 

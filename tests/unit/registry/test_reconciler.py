@@ -19,6 +19,7 @@ from aetherless_common.errors import (
 )
 from framework.fake_host import RUNNING
 from framework.registry_client import wait_until
+from framework.served import NOTHING, serving, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,25 +54,6 @@ STEPS = [
     "arm-instance",
     "set-route",
 ]
-NOTHING: dict[str, list[str]] = {"instances": [], "endpoints": [], "snapshots": [], "routes": []}
-
-
-def serving(
-    function_id: str = "hello", revision: int = 1, port: int = 8080
-) -> dict[str, list[str]]:
-    """Return what is there when exactly one revision serves."""
-    name = f"{function_id}-r{revision}-0"
-    return {
-        "instances": [name],
-        "endpoints": [name],
-        "snapshots": [f"{function_id}-r{revision}"],
-        "routes": [f"{port} endpoints/{name}"],
-    }
-
-
-def settled(host: FakeHost, wanted: dict[str, list[str]]) -> None:
-    """Wait until exactly this is there."""
-    wait_until(lambda: host.names() == wanted, f"{wanted}, there is {host.names()}")
 
 
 def test_a_function_is_deployed(registry: RegistryClient, host: FakeHost, spec: Spec) -> None:
@@ -119,13 +101,13 @@ def test_many_functions_at_once(registry: RegistryClient, host: FakeHost, spec: 
 def test_a_new_revision_replaces_the_old(
     registry: RegistryClient, host: FakeHost, spec: Spec
 ) -> None:
-    """It is made beside the old one, which then goes with all it had."""
+    """It is made beside the old one, whose instance then goes; its snapshot and files are kept."""
     registry.apply(spec())
     registry.deployed()
     registry.apply(spec(memory_limit_mb=256))
     function = registry.deployed(revision=2)
     assert function.revision == 2
-    settled(host, serving(revision=2))
+    settled(host, serving(revision=2, kept=[1]))
     assert host.instances["hello-r2-0"].workload.memory_limit_bytes == 256 << 20
 
 
@@ -178,7 +160,7 @@ def test_a_failed_revision_leaves_the_old_one(
     settled(host, serving())
     registry.apply(spec(memory_limit_mb=256))
     registry.deployed(revision=3)
-    settled(host, serving(revision=3))
+    settled(host, serving(revision=3, kept=[1]))
 
 
 def test_a_port_that_is_taken_on_the_host(
@@ -340,33 +322,6 @@ def test_a_snapshot_of_another_kernel_is_made_anew(
     host.faults["CreateInstance"].append(error)
     host.end("hello-r1-0")
     assert registry.failed().deploy_error.reason == "SNAPSHOT_INCOMPATIBLE"
-
-
-def test_an_old_instance_is_drained(registry: RegistryClient, host: FakeHost, spec: Spec) -> None:
-    """A revision that answers a request is waited for, but not longer than a request may take."""
-    registry.apply(spec())
-    registry.deployed()
-    host.wake("hello-r1-0", instance_pb2.WAKE_CAUSE_PACKET, 1)
-    in_flight = FailedPrecondition("REQUEST_IN_FLIGHT", "one", {"instance": "hello-r1-0"})
-    host.faults["EvictInstance"] += [in_flight] * 3
-    registry.apply(spec(memory_limit_mb=256))
-    registry.deployed(revision=2)
-    settled(host, serving(revision=2))
-    assert host.calls.count("EvictInstance") == 4
-
-
-def test_an_instance_that_never_drains_goes_in_the_end(
-    registry: RegistryClient, host: FakeHost, spec: Spec
-) -> None:
-    """After the time that a request may take, it is ended."""
-    registry.apply(spec())
-    registry.deployed()
-    host.wake("hello-r1-0", instance_pb2.WAKE_CAUSE_PACKET, 1)
-    host.faults["EvictInstance"] += [FailedPrecondition("REQUEST_IN_FLIGHT", "one")] * 1000
-    registry.apply(spec(memory_limit_mb=256))
-    registry.deployed(revision=2)
-    assert host.instances["hello-r1-0"].state == RUNNING
-    settled(host, serving(revision=2))
 
 
 def test_a_port_goes_from_one_function_to_another(

@@ -13,6 +13,7 @@ import pytest
 
 from aetherless_common.errors import FailedPrecondition
 from framework.registry_client import RegistryClient, wait_until
+from framework.served import NOTHING, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,17 +38,18 @@ DEPLOY = [
     "ArmInstance",
     "SetRoute",
 ]
-DELETE = ["DeleteRoute", "DetachEndpoint", "DeleteInstance", "DeleteSnapshot"]
-UNDO = ["DetachEndpoint", "DeleteInstance", "DeleteSnapshot"]
-CHANGE = [*DEPLOY, "DetachEndpoint", "DeleteInstance", "DeleteSnapshot"]
+DELETE = ["DeleteRoute", "DetachEndpoint", "DeleteInstance", "DeleteSnapshot", "DeleteRoot"]
+UNDO = ["DetachEndpoint", "DeleteInstance", "DeleteSnapshot", "DeleteRoot"]
+CHANGE = [*DEPLOY, "DetachEndpoint", "DeleteInstance"]
+ROLLBACK = [
+    "CreateInstance",
+    "AttachEndpoint",
+    "ArmInstance",
+    "SetRoute",
+    "DetachEndpoint",
+    "DeleteInstance",
+]
 STOP_S = 20.0
-NOTHING: dict[str, list[str]] = {"instances": [], "endpoints": [], "snapshots": [], "routes": []}
-SERVING = {
-    "instances": ["hello-r{}-0"],
-    "endpoints": ["hello-r{}-0"],
-    "snapshots": ["hello-r{}"],
-    "routes": ["8080 endpoints/hello-r{}-0"],
-}
 
 
 class Processes:
@@ -135,12 +137,6 @@ def client(settings: Settings, processes: Processes) -> Iterator[RegistryClient]
     made.close()
 
 
-def serves(host: FakeHost, revision: int) -> bool:
-    """Tell whether exactly one revision is there, and whole."""
-    wanted = {kind: [name.format(revision) for name in names] for kind, names in SERVING.items()}
-    return host.names() == wanted
-
-
 def moments(calls: list[str]) -> list[pytest.ParameterSet]:
     """Return every moment around every call."""
     return [
@@ -164,7 +160,7 @@ def test_a_deploy_is_finished(
     client.apply(spec())
     processes.restart_after_death()
     client.deployed()
-    assert serves(host, 1)
+    assert host.names() == serving()
     assert processes.killed == 1
 
 
@@ -234,7 +230,33 @@ def test_a_change_is_finished(
     assert host.instances[route].state
     processes.start()
     client.deployed(revision=2)
-    wait_until(lambda: serves(host, 2))
+    wait_until(lambda: host.names() == serving(revision=2, kept=[1]))
+    assert processes.killed == 1
+
+
+@pytest.mark.parametrize(("moment", "index"), moments(ROLLBACK))
+def test_a_rollback_is_finished(
+    processes: Processes,
+    client: RegistryClient,
+    host: FakeHost,
+    spec: Spec,
+    moment: str,
+    index: int,
+) -> None:
+    """It ends at the earlier revision, from its kept snapshot; the port leads somewhere always."""
+    client.apply(spec())
+    client.deployed()
+    client.apply(spec(memory_limit_mb=256))
+    client.deployed(revision=2)
+    wait_until(lambda: host.names() == serving(revision=2, kept=[1]))
+    processes.kill_at(moment, index)
+    client.roll_back()
+    wait_until(lambda: processes.killed)
+    assert host.routes[8080].endpoint.removeprefix("endpoints/") in host.instances
+    processes.start()
+    client.deployed(revision=1)
+    wait_until(lambda: host.names() == serving(kept=[2]))
+    assert host.calls.count("CreateSnapshot") == 2
     assert processes.killed == 1
 
 

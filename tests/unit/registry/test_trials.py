@@ -9,6 +9,7 @@ from aetherless.registry.v1 import event_pb2
 from aetherless_common.errors import DeadlineExceeded
 from framework.fake_host import trial_of
 from framework.registry_client import wait_until
+from framework.served import serving, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,5 @@ def test_a_limit_that_is_not_met_fails_the_deploy(
     assert failed.deploy_step == "try-snapshot"
     assert failed.deploy_error.reason == "RESTORE_LATENCY_VIOLATION"
     assert dict(failed.deploy_error.metadata) == figures
-    wait_until(lambda: list(host.instances) == ["hello-r1-0"])
-    assert list(host.snapshots) == ["hello-r1"]
+    settled(host, serving())
     assert host.calls.count("TryInstance") == 2

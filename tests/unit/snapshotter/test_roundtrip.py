@@ -204,7 +204,7 @@ def test_steps_are_repeatable(place: World, counter: instance_pb2.Workload) -> N
 def test_a_used_snapshot_stays_and_an_unused_one_goes(
     place: World, counter: instance_pb2.Workload
 ) -> None:
-    """With the last user, the revision's copy and the snapshot can go."""
+    """With the last user the snapshot can go; the revision's copy stays until it is deleted."""
     clone = place.deploy(counter)
     deletion = pb.DeleteSnapshotRequest(name="snapshots/hello-r1")
     copy = place.settings.root_path("hello", 1)
@@ -213,8 +213,9 @@ def test_a_used_snapshot_stays_and_an_unused_one_goes(
             stub.DeleteSnapshot(deletion)
         assert caught.value.metadata["instance"] == "hello-r1-0"
         stub.DeleteInstance(pb.DeleteInstanceRequest(name=clone.name))
-        assert copy.exists()
         stub.DeleteSnapshot(deletion)
+        assert copy.exists()
+        stub.DeleteRoot(pb.DeleteRootRequest(name="roots/hello/1"))
         assert not copy.exists()
         assert not stub.ListSnapshots(pb.ListSnapshotsRequest()).snapshots
 

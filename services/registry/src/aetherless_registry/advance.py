@@ -22,8 +22,9 @@ from aetherless_common.errors import (
     Internal,
     Unavailable,
 )
-from aetherless_registry import names, resources
+from aetherless_registry import names, resources, revisions
 from aetherless_registry.desired import Desired, Step, StepKind
+from aetherless_registry.drains import Drains
 from aetherless_registry.plan import next_step
 from aetherless_registry.steps import InterruptedStepError, StepRunner
 from aetherless_registry.store import DEPLOYING, FAILED
@@ -68,6 +69,10 @@ _DEPLOY_STEPS = frozenset(
         StepKind.SET_ROUTE,
     }
 )
+
+
+# Planned only when the target is all that it shall be.
+_SETTLED = frozenset({StepKind.MARK_SERVING, StepKind.DRAIN_INSTANCE})
 
 
 class RetryLaterError(Exception):
@@ -115,9 +120,7 @@ class Advancer:
         # Snapshots, by function and revision, that are to be made anew; and those that were.
         self._spoiled: set[tuple[str, int]] = set()
         self._remade: set[tuple[str, int]] = set()
-        # When the wait for each instance began, and which are waited for no more.
-        self._drains: dict[str, float] = {}
-        self._impatient: set[str] = set()
+        self._drains = Drains()
 
     def stop(self) -> None:
         """Take no more steps; those under way are done by whoever comes next."""
@@ -154,19 +157,16 @@ class Advancer:
                 continue
             desired = self._desired(record) if record else _ghost(function_id)
             step = next_step(desired, world.observed(function_id))
-            if step is None or step.kind is StepKind.MARK_SERVING:
-                if record:
-                    with tracing.use(self._courses.of(function_id)):
-                        self._settle(record)
+            with tracing.use(self._courses.of(function_id)):
+                if record and (step is None or step.kind in _SETTLED):
+                    self._settle(record)
                 if step is None:
                     self._faults.pop(function_id, None)
                     return
-            elif step.kind is StepKind.FORGET:
-                with tracing.use(self._courses.of(function_id)):
+                if step.kind is StepKind.FORGET:
                     self._catalog.forget(function_id)
-                return
-            else:
-                with tracing.use(self._courses.of(function_id)):
+                    return
+                if step.kind is not StepKind.MARK_SERVING:
                     self._take(function_id, step, record, world, desired)
 
     def remove_stranger(self, function_id: str) -> None:
@@ -247,7 +247,7 @@ class Advancer:
         """Note a failed deploy, or have a snapshot made anew that this host can't use any more."""
         key = (function_id, step.revision)
         log.warning("deploy failed", function=function_id, step=step.kind.value, error=str(error))
-        if error.reason == "SNAPSHOT_INCOMPATIBLE" and key not in self._remade:
+        if key not in self._remade and _is_spoiled(desired, error):
             self._spoiled.add(key)
             self._tell_remaking(function_id, step.revision, error)
             return
@@ -283,10 +283,8 @@ class Advancer:
         if step.kind is StepKind.DELETE_SNAPSHOT and (function_id, step.revision) in self._spoiled:
             self._spoiled.discard((function_id, step.revision))
             self._remade.add((function_id, step.revision))
-        name = names.instance_id(function_id, step.revision)
         if step.kind is StepKind.DELETE_INSTANCE:
-            self._impatient.discard(name)
-            self._drains.pop(name, None)
+            self._drains.forget(names.instance_id(function_id, step.revision))
         log.info("undone", function=function_id, step=step.kind.value, revision=step.revision)
 
     def _drain(
@@ -294,16 +292,15 @@ class Advancer:
     ) -> None:
         """Wait until an instance has answered what it was asked, as long as a request may take."""
         name = names.instance_id(function_id, step.revision)
-        begun = self._drains.setdefault(name, time.monotonic())
-        limit = resources.decode_spec(record.spec).timeout.ToSeconds() + 1 if record else 0
+        spec = revisions.spec(record, step.revision) if record else None
+        limit = spec.timeout.ToSeconds() + 1 if spec else 0
+        self._drains.begin(name)
         try:
             self._runner.run(function_id, step, record, world)
         except AetherlessError as error:
-            in_time = time.monotonic() - begun < limit
-            if in_time and (_passes(error) or error.reason == "REQUEST_IN_FLIGHT"):
+            if self._drains.go_on(name, limit):
                 raise RetryLaterError(str(error), FIRST_RETRY_S) from error
             log.warning("not drained", instance=name, error=str(error))
-            self._impatient.add(name)
 
     def _retry_if_passing(self, function_id: str, error: AetherlessError) -> None:
         """Leave for later what a service that comes back, or that is done, will answer."""
@@ -320,6 +317,7 @@ class Advancer:
         failed = record.deploy_state == FAILED
         target = record.serving_revision if failed else record.revision
         serving = resources.decode_spec(record.serving_spec)
+        self._drains.forget(names.instance_id(record.function_id, target))
         return Desired(
             function=record.function_id,
             revision=record.revision,
@@ -327,9 +325,10 @@ class Advancer:
             serving_revision=record.serving_revision,
             serving_port=serving.trigger_port,
             failed=failed,
+            kept=frozenset(each.revision for each in revisions.kept(record)),
             deleting=record.deleting,
             spoiled=(record.function_id, target) in self._spoiled,
-            impatient=frozenset(self._impatient),
+            impatient=self._drains.given_up,
         )
 
     def _tell(
@@ -350,6 +349,16 @@ class Advancer:
 def _ghost(function_id: str) -> Desired:
     """Return what shall be of a function that nobody declares: nothing."""
     return Desired(function=function_id, revision=0, port=0, deleting=True)
+
+
+def _is_spoiled(desired: Desired, error: AetherlessError) -> bool:
+    """Tell whether a snapshot is to be made anew.
+
+    What serves and is damaged fails loudly; what is gone back to has its files, and nobody else.
+    """
+    if error.reason == "SNAPSHOT_CORRUPT":
+        return desired.target in desired.kept and not desired.repairing
+    return error.reason == "SNAPSHOT_INCOMPATIBLE"
 
 
 def _passes(error: AetherlessError) -> bool:

@@ -12,7 +12,7 @@ import structlog
 
 from aetherless.registry.v1 import function_pb2, registry_service_pb2
 from aetherless_common.watch import Broadcaster, Subscription
-from aetherless_registry import errors, names, resources
+from aetherless_registry import errors, resources, revisions
 from aetherless_registry.machine import FunctionMachine, FunctionState
 from aetherless_registry.store import (
     DEPLOYED,
@@ -152,7 +152,8 @@ class Catalog:
             error: why, as the service said that failed.
             lost: whether what served until now can't be served any more either.
         """
-        serving = {"serving_revision": 0, "serving_spec": b""} if lost else {}
+        nothing = {"serving_revision": 0, "serving_spec": b"", "serving_time_ns": 0}
+        serving = nothing if lost else {}
         self._progress(
             function_id,
             revision,
@@ -168,14 +169,8 @@ class Catalog:
             record = self.store.get(function_id)
             if record is None or record.revision != revision:
                 return
-            self.update(
-                record,
-                deploy_state=DEPLOYED,
-                deploy_step="",
-                deploy_error=b"",
-                serving_revision=revision,
-                serving_spec=record.spec,
-            )
+            serving = revisions.switched(record)
+            self.put(replace(serving, deploy_state=DEPLOYED, deploy_step="", deploy_error=b""))
 
     def confirm(self, function_id: str) -> None:
         """Note that a function was seen to be as it is declared."""
@@ -235,10 +230,12 @@ class Catalog:
                 self.update(record, **changes)
 
     def update(self, record: FunctionRecord, **changes: Any) -> FunctionRecord:
-        """Store a changed record and tell it; nothing happens when nothing changed."""
+        """Change a stored record; nothing happens when nothing changes."""
         changed = replace(record, **changes)
-        if changed == record:
-            return record
+        return record if changed == record else self.put(changed)
+
+    def put(self, changed: FunctionRecord) -> FunctionRecord:
+        """Store a changed record, with the time, and tell it."""
         write = Write(replace(changed, update_time_ns=self.clock()))
         return self.commit([write])[0].record
 
@@ -263,15 +260,3 @@ class Catalog:
         statuses = () if change.removed else self._view.statuses(function_id)
         event = resources.change_event(change, statuses)
         return News(change.revision, function_id, event, revisioned=True)
-
-
-def function_id_of(name: str, field: str = "name") -> str:
-    """Return the id in ``functions/{function}``, which is a request's ``field``.
-
-    Raises:
-        InvalidArgument: INVALID_ARGUMENT, it is not such a name.
-    """
-    function_id = names.bare(name, names.FUNCTIONS)
-    if not function_id or function_id == name:
-        raise errors.invalid_argument(field, f"must be functions/{{function}}, is {name!r}")
-    return function_id

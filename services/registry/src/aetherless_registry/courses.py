@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aetherless.registry.v1 import function_pb2
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError, Internal
+from aetherless_registry import revisions
 from aetherless_registry.store import DEPLOYING, FAILED
 
 if TYPE_CHECKING:
@@ -125,7 +126,9 @@ def _name(record: FunctionRecord) -> str:
     """Return what a course is."""
     if record.deleting:
         return "delete"
-    return "repair" if record.revision == record.serving_revision else "deploy"
+    if record.revision == record.serving_revision:
+        return "repair"
+    return "rollback" if revisions.goes_back(record) else "deploy"
 
 
 def _error(record: FunctionRecord) -> AetherlessError:

@@ -32,6 +32,7 @@ class StepKind(enum.StrEnum):
     DETACH_INSTANCE = "detach-instance"
     DELETE_INSTANCE = "delete-instance"
     DELETE_SNAPSHOT = "delete-snapshot"
+    DELETE_ROOT = "delete-root"
     # Nothing is asked of another service.
     AWAIT_PORT = "await-port"
     MARK_SERVING = "mark-serving"
@@ -61,6 +62,8 @@ class Desired:
     serving_port: int = 0
     # The deploy of ``revision`` failed: it is undone, and what serves goes on.
     failed: bool = False
+    # Earlier revisions whose snapshots and files stay, for a rollback.
+    kept: frozenset[int] = frozenset()
     deleting: bool = False
     # The snapshot of the target can't be used any more and has to be made anew.
     spoiled: bool = False
@@ -76,6 +79,13 @@ class Desired:
     def target_port(self) -> int:
         """The port of the target."""
         return self.serving_port if self.failed else self.port
+
+    @property
+    def lasting(self) -> frozenset[int]:
+        """The revisions that keep their snapshots and files."""
+        if self.deleting:
+            return frozenset()
+        return (self.kept | {self.target, self.serving_revision}) - {0}
 
     @property
     def repairing(self) -> bool:
@@ -111,10 +121,12 @@ class Observed:
     snapshots: Mapping[str, int] = field(default_factory=dict)
     # The snapshots whose restores were tried.
     tried: frozenset[str] = frozenset()
+    # The revisions that have a copy of the function's folder.
+    roots: frozenset[int] = frozenset()
     routes: Mapping[int, ObservedRoute] = field(default_factory=dict)
 
     def revisions(self) -> set[int]:
         """Return the revisions that anything belongs to."""
         owners = [sandbox_owner(name) for name in (*self.instances, *self.endpoints)]
         owners += [snapshot_owner(name) for name in self.snapshots]
-        return {owner.revision for owner in owners if owner}
+        return {owner.revision for owner in owners if owner} | self.roots

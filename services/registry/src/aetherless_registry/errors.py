@@ -38,6 +38,7 @@ __all__ = [
     "peer_unreachable",
     "port_in_use",
     "revision_compacted",
+    "revision_not_found",
     "watcher_too_slow",
 ]
 
@@ -120,6 +121,18 @@ def events_compacted(compacted: int) -> OutOfRange:
 def events_unreadable(cause: str) -> Internal:
     """Return the error for a log of events that can't be read."""
     return Internal("INTERNAL", f"the log of events can't be read: {cause}", {"cause": cause})
+
+
+def revision_not_found(function: str, revision: int, kept: Sequence[int]) -> NotFound:
+    """Return the error for a revision that can't be gone back to; ``revision`` 0 means any."""
+    what = f"revision {revision}" if revision else "earlier revision"
+    numbers = ",".join(map(str, kept))
+    return NotFound(
+        "REVISION_NOT_FOUND",
+        f"the function {function} has no {what}; kept: {numbers or 'none'}",
+        {"function": function, "revision": revision, "kept": numbers},
+        remedy="choose one that aetherctl describe shows as kept, or deploy the wanted files again",
+    )
 
 
 def operation_in_progress(function: str) -> Aborted:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from aetherless.registry.v1 import event_pb2, registry_service_pb2, registry_service_pb2_grpc
 from aetherless_common import pagination
 from aetherless_registry import errors, names
-from aetherless_registry.catalog import function_id_of
 from aetherless_registry.event_store import EventQuery
+from aetherless_registry.resources import function_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aetherless.registry.v1 import event_pb2, function_pb2
-from aetherless_registry import resources
+from aetherless_registry import resources, revisions
 from aetherless_registry.event_store import EventRecord
 from aetherless_registry.store import DEPLOYED, DEPLOYING, FAILED, CompactedError
 
@@ -127,9 +127,12 @@ def _declared(before: FunctionRecord | None, change: Change) -> Iterator[EventRe
     record = change.record
     spec = resources.decode_spec(record.spec)
     what = "it is declared" if before is None else f"revision {record.revision} is declared"
+    reason = "DECLARED"
+    if revisions.goes_back(record):
+        what, reason = f"it goes back to revision {record.revision}", "ROLLED_BACK"
     metadata = {"port": spec.trigger_port, "handler": spec.handler_path}
     text = f"{what}: port {spec.trigger_port}, {spec.handler_path}"
-    yield _event(change, "DECLARED", text, metadata)
+    yield _event(change, reason, text, metadata)
 
 
 def _deployed(before: FunctionRecord, change: Change, deploy: _Deploy) -> Iterator[EventRecord]:

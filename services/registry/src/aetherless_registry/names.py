@@ -11,6 +11,7 @@ ENDPOINTS = "endpoints/"
 SNAPSHOTS = "snapshots/"
 FUNCTIONS = "functions/"
 ROUTES = "routes/"
+ROOTS = "roots/"
 
 _REVISION = r"(?P<function>[A-Za-z0-9_-]{1,64})-r(?P<revision>[1-9][0-9]*)"
 _SNAPSHOT = re.compile(_REVISION)

@@ -42,6 +42,7 @@ class World:
     endpoints: dict[str, endpoint_pb2.Endpoint] = field(default_factory=dict)
     snapshots: dict[str, snapshot_pb2.Snapshot] = field(default_factory=dict)
     routes: dict[int, route_pb2.Route] = field(default_factory=dict)
+    roots: tuple[snapshotter_service_pb2.Root, ...] = ()
 
     def owners(self) -> set[str]:
         """Return the functions that anything belongs to which the registry named."""
@@ -51,7 +52,8 @@ class World:
             names.sandbox_owner(names.bare(route.endpoint, names.ENDPOINTS))
             for route in self.routes.values()
         ]
-        return {owner.function for owner in found if owner}
+        of_roots = {root.function_id for root in self.roots}
+        return {owner.function for owner in found if owner} | of_roots
 
     def observed(self, function_id: str) -> Observed:
         """Return what there is of one function, for the plan."""
@@ -73,6 +75,9 @@ class World:
             },
             tried=frozenset(
                 name for name, each in self.snapshots.items() if each.HasField("trial")
+            ),
+            roots=frozenset(
+                root.revision for root in self.roots if root.function_id == function_id
             ),
             routes={
                 port: ObservedRoute(
@@ -117,6 +122,8 @@ class Peers:
         instances = _pages(self._snapshotter.ListInstances, request, "instances")
         wanted = snapshotter_service_pb2.ListSnapshotsRequest(function_id=function_id)
         snapshots = _pages(self._snapshotter.ListSnapshots, wanted, "snapshots")
+        of_roots = snapshotter_service_pb2.ListRootsRequest(function_id=function_id)
+        roots = _pages(self._snapshotter.ListRoots, of_roots, "roots")
         all_endpoints = netplane_service_pb2.ListEndpointsRequest()
         endpoints = _pages(self._netplane.ListEndpoints, all_endpoints, "endpoints")
         all_routes = netplane_service_pb2.ListRoutesRequest()
@@ -126,6 +133,7 @@ class Peers:
             {names.bare(each.name, names.ENDPOINTS): each for each in endpoints},
             {names.bare(each.name, names.SNAPSHOTS): each for each in snapshots},
             {each.port: each for each in routes},
+            tuple(roots),
         )
 
     def clones(self, function_id: str) -> list[instance_pb2.Instance]:
@@ -204,6 +212,11 @@ class Peers:
         """Delete a snapshot."""
         request = snapshotter_service_pb2.DeleteSnapshotRequest(name=names.SNAPSHOTS + snapshot)
         self._snapshotter.DeleteSnapshot(request)
+
+    def delete_root(self, function_id: str, revision: int) -> None:
+        """Delete a revision's copy of the function's folder."""
+        name = f"{names.ROOTS}{function_id}/{revision}"
+        self._snapshotter.DeleteRoot(snapshotter_service_pb2.DeleteRootRequest(name=name))
 
     def _create(
         self,

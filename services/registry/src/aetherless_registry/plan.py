@@ -31,7 +31,12 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
             yield Step(StepKind.FORGET)
         return
     yield from _lead_back(desired, observed)
-    yield from _remove_others(desired, observed)
+    yield from _delete_routes(desired, observed, keep={desired.target_port, desired.serving_port})
+    others = sorted(observed.revisions() - {desired.target, desired.serving_revision})
+    draining = [revision for revision in others if any(_drain(desired, observed, revision))]
+    for revision in others:
+        if revision not in draining:
+            yield from _remove(desired, observed, revision)
     if desired.spoiled:
         yield from _remake_snapshot(desired, observed)
     yield from _snapshot(desired, observed)
@@ -39,6 +44,9 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
     yield from _route(desired, observed)
     if desired.serving_revision != desired.target:
         yield Step(StepKind.MARK_SERVING, desired.target)
+    # What is answering still is waited for last: the next revision does not have to.
+    for revision in draining:
+        yield from _remove(desired, observed, revision)
 
 
 def _snapshot(desired: Desired, observed: Observed) -> Iterator[Step]:
@@ -109,14 +117,6 @@ def _lead_back(desired: Desired, observed: Observed) -> Iterator[Step]:
         yield Step(StepKind.SET_ROUTE, desired.serving_revision, desired.serving_port)
 
 
-def _remove_others(desired: Desired, observed: Observed) -> Iterator[Step]:
-    """Yield what takes away the revisions that neither serve nor shall serve."""
-    keep = {desired.target, desired.serving_revision}
-    yield from _delete_routes(desired, observed, keep={desired.target_port, desired.serving_port})
-    for revision in sorted(observed.revisions() - keep):
-        yield from _remove(desired, observed, revision)
-
-
 def _remake_snapshot(desired: Desired, observed: Observed) -> Iterator[Step]:
     """Yield what takes a snapshot away that can't be used, with the instance that was to use it."""
     yield from _clear_instance(desired, observed, desired.target)
@@ -125,14 +125,20 @@ def _remake_snapshot(desired: Desired, observed: Observed) -> Iterator[Step]:
 
 
 def _remove(desired: Desired, observed: Observed, revision: int) -> Iterator[Step]:
-    """Yield what takes a revision away: a deploy's steps, backwards."""
+    """Yield what takes a revision away: a deploy's steps, backwards.
+
+    One that is kept has its snapshot and its files left.
+    """
+    lasting = revision in desired.lasting
     yield from _drain(desired, observed, revision)
     yield from _clear_instance(desired, observed, revision)
-    if snapshot_id(desired.function, revision) in observed.snapshots:
+    if snapshot_id(desired.function, revision) in observed.snapshots and not lasting:
         yield Step(StepKind.DELETE_SNAPSHOT, revision)
     golden = golden_id(desired.function, revision)
     if golden in observed.instances or golden in observed.endpoints:
         yield Step(StepKind.DELETE_GOLDEN, revision)
+    if revision in observed.roots and not lasting:
+        yield Step(StepKind.DELETE_ROOT, revision)
 
 
 def _drain(desired: Desired, observed: Observed, revision: int) -> Iterator[Step]:

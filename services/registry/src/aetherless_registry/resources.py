@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aetherless.netplane.v1 import route_pb2
 from aetherless.registry.v1 import function_pb2, registry_service_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_registry import names, wakes
+from aetherless_registry import errors, names, revisions, wakes
 from aetherless_registry.machine import Activity
 
 if TYPE_CHECKING:
@@ -36,6 +36,18 @@ _FAMILIES = {
     snapshot_pb2.LISTEN_FAMILIES_IPV6: route_pb2.ROUTE_FAMILIES_IPV6,
     snapshot_pb2.LISTEN_FAMILIES_DUAL: route_pb2.ROUTE_FAMILIES_DUAL,
 }
+
+
+def function_id_of(name: str, field: str = "name") -> str:
+    """Return the id in ``functions/{function}``, which is a request's ``field``.
+
+    Raises:
+        InvalidArgument: INVALID_ARGUMENT, it is not such a name.
+    """
+    function_id = names.bare(name, names.FUNCTIONS)
+    if not function_id or function_id == name:
+        raise errors.invalid_argument(field, f"must be functions/{{function}}, is {name!r}")
+    return function_id
 
 
 def encode_spec(spec: function_pb2.FunctionSpec) -> bytes:
@@ -76,6 +88,7 @@ def function(
         instances=instances,
         etag=etag(record),
         deleting=record.deleting,
+        revisions=revisions.messages(record),
     )
     if record.deploy_error:
         message.deploy_error.ParseFromString(record.deploy_error)

@@ -43,7 +43,19 @@ CREATE TABLE answers (
     response   BLOB NOT NULL
 ) STRICT;
 """
-MIGRATIONS = (_FIRST,)
+# Revisions are kept for a rollback. What served before was not, and when it was declared was not.
+_KEPT_REVISIONS = ";\n".join(
+    f"""
+ALTER TABLE {table} ADD COLUMN last_revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE {table} ADD COLUMN declare_time_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE {table} ADD COLUMN serving_time_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE {table} ADD COLUMN kept BLOB NOT NULL DEFAULT x'';
+UPDATE {table} SET last_revision = revision, declare_time_ns = create_time_ns,
+    serving_time_ns = iif(serving_revision, create_time_ns, 0)
+"""
+    for table in ("functions", "changes")
+)
+MIGRATIONS = (_FIRST, _KEPT_REVISIONS)
 VERSION = len(MIGRATIONS)
 
 

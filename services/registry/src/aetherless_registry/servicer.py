@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from aetherless.registry.v1 import registry_service_pb2
 from aetherless_common.pagination import paginate
 from aetherless_registry import errors
-from aetherless_registry.catalog import function_id_of
 from aetherless_registry.event_rpcs import EventRpcs
+from aetherless_registry.resources import function_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +99,22 @@ class RegistryServicer(EventRpcs):
         """Store the wish that a function be gone."""
         revision = self._declarations.delete(function_id_of(request.name), request.etag)
         return registry_service_pb2.DeleteFunctionResponse(revision=revision)
+
+    def UpdateFunction(
+        self,
+        request: registry_service_pb2.UpdateFunctionRequest,
+        context: grpc.ServicerContext,
+    ) -> registry_service_pb2.UpdateFunctionResponse:
+        """Change parts of what is declared of a function."""
+        return self._declarations.update(request)
+
+    def RollbackFunction(
+        self,
+        request: registry_service_pb2.RollbackFunctionRequest,
+        context: grpc.ServicerContext,
+    ) -> registry_service_pb2.RollbackFunctionResponse:
+        """Lead a function back to a revision that is kept."""
+        return self._declarations.roll_back(request)
 
     def WatchFunctions(
         self,

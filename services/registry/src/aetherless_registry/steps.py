@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aetherless.registry.v1 import function_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import NotFound
-from aetherless_registry import names, resources, trials
+from aetherless_registry import names, resources, revisions, trials
 from aetherless_registry.desired import Step, StepKind
 from aetherless_registry.events import WARNING
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from aetherless_registry.peers import Peers, World
     from aetherless_registry.store import FunctionRecord
 
-DRAIN_PATIENCE_S = 2.0
+# Short: while it lasts nothing else is done for the function. It is asked again and again.
+DRAIN_PATIENCE_S = 0.05
 _GONE = frozenset({"INSTANCE_NOT_FOUND", "SNAPSHOT_NOT_FOUND", "ROUTE_NOT_FOUND"})
 _PHASES = {
     snapshot_pb2.PHASE_STATE_STARTED: function_pb2.PROGRESS_STATE_STARTED,
@@ -101,6 +102,7 @@ class StepRunner:
             StepKind.DETACH_INSTANCE: self._detach_instance,
             StepKind.DELETE_INSTANCE: self._delete_instance,
             StepKind.DELETE_SNAPSHOT: self._delete_snapshot,
+            StepKind.DELETE_ROOT: self._delete_root,
         }
 
     def run(
@@ -118,7 +120,7 @@ class StepRunner:
             AetherlessError: as the service answered.
             InterruptedStepError: after ``interrupt``.
         """
-        spec = _spec(record, step.revision) if record else function_pb2.FunctionSpec()
+        spec = revisions.spec(record, step.revision) if record else function_pb2.FunctionSpec()
         with self._courses.step(record, function_id, step):
             self._doers[step.kind](_Job(function_id, step, spec, world))
 
@@ -211,16 +213,13 @@ class StepRunner:
     def _delete_snapshot(self, job: _Job) -> None:
         _gone_is_fine(lambda: self._peers.delete_snapshot(job.snapshot))
 
+    def _delete_root(self, job: _Job) -> None:
+        self._peers.delete_root(job.function_id, job.step.revision)
+
     def _attach(self, job: _Job, name: str) -> None:
         """Give the sandbox of an instance its link."""
         netns_path = job.world.instances[name].netns_path
         self._peers.attach_endpoint(name, netns_path, job.spec.trigger_port)
-
-
-def _spec(record: FunctionRecord, revision: int) -> function_pb2.FunctionSpec:
-    """Return the declaration of a revision: the newest one, or the one that serves."""
-    serves = revision == record.serving_revision and revision != record.revision
-    return resources.decode_spec(record.serving_spec if serves else record.spec)
 
 
 def _phase(step: Step, phase: snapshot_pb2.SnapshotPhase) -> function_pb2.DeployProgress:

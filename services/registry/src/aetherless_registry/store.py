@@ -26,12 +26,12 @@ FAILED = "FAILED"
 class FunctionRecord:
     """A function as it is declared and as it stands.
 
-    ``spec``, ``serving_spec`` and ``deploy_error`` are serialized messages that the store keeps
-    without reading them. Times are nanoseconds since the epoch.
+    ``spec``, ``serving_spec``, ``kept`` and ``deploy_error`` are serialized messages that the store
+    keeps without reading them. Times are nanoseconds since the epoch.
     """
 
     function_id: str
-    # What was declared, and which revision that is, counted from 1.
+    # What is declared, and which revision that is, counted from 1; a rollback goes back in them.
     spec: bytes
     revision: int
     # The state's name as in machine.FunctionState.
@@ -43,6 +43,13 @@ class FunctionRecord:
     # The revision that serves; zero while none does.
     serving_revision: int = 0
     serving_spec: bytes = b""
+    # The largest number that any revision of it has had: the next one gets a larger one.
+    last_revision: int = 0
+    # When ``revision`` and ``serving_revision`` were first declared.
+    declare_time_ns: int = 0
+    serving_time_ns: int = 0
+    # The earlier revisions that are kept, as revisions.py writes them.
+    kept: bytes = b""
     # The step that the deploy is at, or failed in.
     deploy_step: str = ""
     deploy_error: bytes = b""

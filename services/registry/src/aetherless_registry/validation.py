@@ -36,7 +36,7 @@ def violations(specs: Iterable[function_pb2.FunctionSpec]) -> list[Violation]:
     ports: dict[int, int] = {}
     for index, spec in enumerate(specs):
         place = f"functions[{index}]"
-        found += [Violation(f"{place}.{field}", problem) for field, problem in _problems(spec)]
+        found += violations_of(spec, place)
         first = ids.setdefault(spec.function_id, index)
         if first != index:
             found.append(_repeated(place, "function_id", spec.function_id, first))
@@ -44,6 +44,11 @@ def violations(specs: Iterable[function_pb2.FunctionSpec]) -> list[Violation]:
         if first != index:
             found.append(_repeated(place, "trigger_port", spec.trigger_port, first))
     return found
+
+
+def violations_of(spec: function_pb2.FunctionSpec, place: str) -> list[Violation]:
+    """Return all that is wrong with one declaration by itself; ``place`` names it."""
+    return [Violation(f"{place}.{field}", problem) for field, problem in _problems(spec)]
 
 
 def _repeated(place: str, field: str, value: object, first: int) -> Violation:

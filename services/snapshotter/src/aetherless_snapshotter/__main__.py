@@ -60,7 +60,9 @@ class Snapshotter:
             settings.state_dir / "host-check.json",
             lambda: hosttrial.attempt(builder),
         )
-        self._servicer = SnapshotterServicer(instances, builder.store, builder.logs, checks)
+        self._servicer = SnapshotterServicer(
+            instances, builder.store, builder.roots, builder.logs, checks
+        )
         threading.Thread(
             target=builder.logs.rotate_until, args=(self._stop,), name="logs", daemon=True
         ).start()

@@ -104,12 +104,29 @@ class Builder:
     def release(
         self, function_id: str, revision: int, others: Sequence[instance_pb2.Workload]
     ) -> None:
-        """Remove a revision's copy, and a function's id range, when nothing needs them."""
+        """Remove a revision's copy, and a function's id range with its last one.
+
+        Args:
+            function_id: the function.
+            revision: the revision.
+            others: what the instances there are run.
+
+        Raises:
+            Aborted: OPERATION_IN_PROGRESS, an instance or a snapshot needs it.
+        """
         needed = [*others, *(manifest.workload for manifest in self.store.manifests())]
         mine = [one for one in needed if one.function_id == function_id]
-        if not any(one.revision == revision for one in mine):
-            self.roots.remove(function_id, revision)
-        if not mine:
+        if any(one.revision == revision for one in mine):
+            raise errors.root_in_use(f"roots/{function_id}/{revision}")
+        self.roots.remove(function_id, revision)
+        self.let_go(function_id, others)
+
+    def let_go(self, function_id: str, others: Sequence[instance_pb2.Workload]) -> None:
+        """Release a function's id range when nothing of it is there; ``others`` as in release."""
+        owners = {one.function_id for one in others}
+        owners |= {manifest.workload.function_id for manifest in self.store.manifests()}
+        owners |= {owner for owner, _ in self.roots.all()}
+        if function_id not in owners:
             self.ids.release(function_id)
 
     def _clone_trees(self, snapshot_id: str, manifest: Manifest, root: Root) -> tuple[Tree, ...]:

@@ -237,6 +237,16 @@ def snapshot_in_use(snapshot: str, instance: str) -> Aborted:
     )
 
 
+def root_in_use(name: str) -> Aborted:
+    """Return the error for a copy of a folder that an instance or a snapshot still needs."""
+    return Aborted(
+        "OPERATION_IN_PROGRESS",
+        f"{name} is in use by an instance or a snapshot",
+        {"resource": name},
+        remedy="delete them first",
+    )
+
+
 def kernel_feature_missing(feature: str, message: str, remedy: str) -> FailedPrecondition:
     """Return the error for something that the host lacks."""
     return FailedPrecondition(

@@ -145,7 +145,7 @@ class Instances:
             try:
                 return self._make(instance_id, workload, role, snapshot)
             except AetherlessError:
-                self._release(workload)
+                self._builder.let_go(workload.function_id, [one.workload for one in self.all()])
                 raise
 
     def try_restores(
@@ -221,7 +221,6 @@ class Instances:
         """
         with self._table.working_on(instance_id) as live:
             self._remove(live)
-        self._release(live.instance.workload)
 
     def snapshot(
         self, instance_id: str, snapshot_id: str, wanted: Callable[[], bool]
@@ -256,11 +255,18 @@ class Instances:
             NotFound: SNAPSHOT_NOT_FOUND.
             Aborted: OPERATION_IN_PROGRESS, an instance uses it.
         """
-        manifest = self._builder.store.manifest(snapshot_id)
+        self._builder.store.manifest(snapshot_id)
         for user in self.users_of(snapshot_id):
             raise errors.snapshot_in_use(snapshot_id, user)
         self._builder.store.delete(snapshot_id)
-        self._release(manifest.workload)
+
+    def release(self, function_id: str, revision: int) -> None:
+        """Remove a revision's copy of the function's folder, if it is there.
+
+        Raises:
+            Aborted: OPERATION_IN_PROGRESS, an instance or a snapshot needs it.
+        """
+        self._builder.release(function_id, revision, [one.workload for one in self.all()])
 
     def close(self) -> None:
         """Let go of all sandboxes without ending them, and end all watches."""
@@ -277,11 +283,6 @@ class Instances:
         return message
 
     # Helpers
-
-    def _release(self, workload: instance_pb2.Workload) -> None:
-        """Remove a revision's files when neither an instance nor a snapshot needs them."""
-        others = [one.workload for one in self.all()]
-        self._builder.release(workload.function_id, workload.revision, others)
 
     def _make(
         self,

@@ -65,6 +65,11 @@ class Roots:
             raise errors.invalid_argument("workload.root_path", "does not hold the handler")
         return Root(revision / "root", path, is_folder=True)
 
+    def all(self) -> list[tuple[str, int]]:
+        """Return the function and the revision of each copy, unfinished ones too."""
+        found = self._folder.glob("*/*")
+        return [(one.parent.name, int(one.name)) for one in found if one.name.isdecimal()]
+
     def remove(self, function_id: str, revision: int) -> None:
         """Remove one revision's copy, and the function's folder with the last one."""
         folder = self._folder / function_id

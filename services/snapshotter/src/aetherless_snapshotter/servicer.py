@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.hostcheck import HostChecks
     from aetherless_snapshotter.instances import Instances
     from aetherless_snapshotter.logs import Logs
+    from aetherless_snapshotter.roots import Roots
     from aetherless_snapshotter.store import SnapshotStore
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
+_ROOT = re.compile(r"roots/(?P<function>[A-Za-z0-9_-]{1,100})/(?P<revision>[1-9][0-9]*)\Z")
 _PATIENCE_SECONDS = 5.0
 _LOG_LINES = 100
 
@@ -35,10 +37,16 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
     """Implements ``aetherless.snapshotter.v1.SnapshotterService``."""
 
     def __init__(
-        self, instances: Instances, store: SnapshotStore, logs: Logs, checks: HostChecks
+        self,
+        instances: Instances,
+        store: SnapshotStore,
+        roots: Roots,
+        logs: Logs,
+        checks: HostChecks,
     ) -> None:
         self._instances = instances
         self._store = store
+        self._roots = roots
         self._logs = logs
         self._checks = checks
 
@@ -121,6 +129,25 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
             ignore_limit=request.ignore_limit,
         )
         return pb.TryInstanceResponse(trial=measured)
+
+    def ListRoots(
+        self, request: pb.ListRootsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRootsResponse:
+        """List the copies of functions' folders."""
+        wanted = [
+            pb.Root(name=f"roots/{owner}/{revision}", function_id=owner, revision=revision)
+            for owner, revision in self._roots.all()
+            if request.function_id in ("", owner)
+        ]
+        page, token = paginate(wanted, lambda one: one.name, request.page_size, request.page_token)
+        return pb.ListRootsResponse(roots=page, next_page_token=token)
+
+    def DeleteRoot(
+        self, request: pb.DeleteRootRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteRootResponse:
+        """Delete a copy that nothing needs."""
+        self._instances.release(*_root_of(request.name))
+        return pb.DeleteRootResponse()
 
     def ArmInstance(
         self, request: pb.ArmInstanceRequest, context: grpc.ServicerContext
@@ -217,6 +244,18 @@ def _id(field: str, value: str) -> str:
     if not _ID.match(value):
         raise errors.invalid_argument(field, "must be 1 to 100 characters of a-z A-Z 0-9 _ -")
     return value
+
+
+def _root_of(name: str) -> tuple[str, int]:
+    """Return function and revision in "roots/{function}/{revision}".
+
+    Raises:
+        InvalidArgument: INVALID_ARGUMENT.
+    """
+    found = _ROOT.match(name)
+    if not found:
+        raise errors.invalid_argument("name", f"must be roots/ID/REVISION, is {name!r}")
+    return found["function"], int(found["revision"])
 
 
 def _id_of(field: str, name: str, collection: str) -> str:

@@ -49,6 +49,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: the function is being deployed or deleted. Metadata: function."""
     ERROR_REASON_PEER_TIMEOUT: _ErrorReason.ValueType  # 12
     """DEADLINE_EXCEEDED: a service that is needed did not answer in time. Metadata: service, method."""
+    ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 13
+    """NOT_FOUND: the revision is not kept. Metadata: function, revision (0 for any earlier one), kept."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in google.rpc.ErrorInfo of domain "registry.aetherless"; the wire string has no prefix."""
@@ -79,4 +81,6 @@ ERROR_REASON_OPERATION_IN_PROGRESS: ErrorReason.ValueType  # 11
 """ABORTED: the function is being deployed or deleted. Metadata: function."""
 ERROR_REASON_PEER_TIMEOUT: ErrorReason.ValueType  # 12
 """DEADLINE_EXCEEDED: a service that is needed did not answer in time. Metadata: service, method."""
+ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 13
+"""NOT_FOUND: the revision is not kept. Metadata: function, revision (0 for any earlier one), kept."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -135,7 +135,7 @@ class ApplyConfigRequest(_message.Message):
 
     @_builtins.property
     def etags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For functions named here by id, the etag that each must have now; "0" for one that must not exist."""
+        """For functions named here by id, the etag that each must have now; "0" for one that must not exist. When any is named, prune deletes no function that is not."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class ApplyConfigResponse(_message.Message):
     """The store's revision after the change."""
     @_builtins.property
     def functions(self) -> _containers.RepeatedCompositeFieldContainer[_function_pb2.Function]:
-        """The functions as stored, in the request's order."""
+        """The functions as stored, or as they would be, in the request's order."""
 
     @_builtins.property
     def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionPlan]:
@@ -198,12 +198,15 @@ class FunctionPlan(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """The function's id."""
     action: Global___PlanAction.ValueType
     """What happens to it."""
     revision: _builtins.int
     """The revision that it leads to; zero for a deletion."""
+    etag: _builtins.str
+    """The function's etag before the change; "0" for one that does not exist."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
         """The fields that differ from what is declared now; none for a creation or a deletion."""
@@ -215,10 +218,11 @@ class FunctionPlan(_message.Message):
         action: Global___PlanAction.ValueType = ...,
         revision: _builtins.int = ...,
         changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "function_id", b"function_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "etag", b"etag", "function_id", b"function_id", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

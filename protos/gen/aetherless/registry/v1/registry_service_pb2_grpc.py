@@ -71,6 +71,16 @@ class RegistryServiceStub:
                 request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionRequest.SerializeToString,
                 response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionResponse.FromString,
                 _registered_method=True)
+        self.UpdateFunction = channel.unary_unary(
+                '/aetherless.registry.v1.RegistryService/UpdateFunction',
+                request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.UpdateFunctionRequest.SerializeToString,
+                response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.UpdateFunctionResponse.FromString,
+                _registered_method=True)
+        self.RollbackFunction = channel.unary_unary(
+                '/aetherless.registry.v1.RegistryService/RollbackFunction',
+                request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.RollbackFunctionRequest.SerializeToString,
+                response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.RollbackFunctionResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/aetherless.registry.v1.RegistryService/ListEvents',
                 request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.ListEventsRequest.SerializeToString,
@@ -136,6 +146,20 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateFunction(self, request, context):
+        """Changes parts of what is declared of one function; the deploy goes on and can be watched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackFunction(self, request, context):
+        """Leads a function back to a revision that is kept; the switch goes on and can be watched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Lists events, the oldest first.
         """
@@ -187,6 +211,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.WakeFunction,
                     request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionRequest.FromString,
                     response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionResponse.SerializeToString,
+            ),
+            'UpdateFunction': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateFunction,
+                    request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.UpdateFunctionRequest.FromString,
+                    response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.UpdateFunctionResponse.SerializeToString,
+            ),
+            'RollbackFunction': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackFunction,
+                    request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.RollbackFunctionRequest.FromString,
+                    response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.RollbackFunctionResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -389,6 +423,60 @@ class RegistryService:
             '/aetherless.registry.v1.RegistryService/WakeFunction',
             aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionRequest.SerializeToString,
             aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WakeFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateFunction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.registry.v1.RegistryService/UpdateFunction',
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.UpdateFunctionRequest.SerializeToString,
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.UpdateFunctionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackFunction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.registry.v1.RegistryService/RollbackFunction',
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.RollbackFunctionRequest.SerializeToString,
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.RollbackFunctionResponse.FromString,
             options,
             channel_credentials,
             insecure,

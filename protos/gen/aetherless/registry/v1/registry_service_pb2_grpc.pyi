@@ -48,6 +48,10 @@ class RegistryServiceStub:
     """Ends the running instances of a function; its next call restores it."""
     WakeFunction: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.WakeFunctionRequest, _registry_service_pb2.WakeFunctionResponse]
     """Restores an instance of a function before anyone calls it."""
+    UpdateFunction: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateFunctionRequest, _registry_service_pb2.UpdateFunctionResponse]
+    """Changes parts of what is declared of one function; the deploy goes on and can be watched."""
+    RollbackFunction: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackFunctionRequest, _registry_service_pb2.RollbackFunctionResponse]
+    """Leads a function back to a revision that is kept; the switch goes on and can be watched."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListEventsRequest, _registry_service_pb2.ListEventsResponse]
     """Lists events, the oldest first."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.WatchEventsRequest, _registry_service_pb2.WatchEventsResponse]
@@ -72,6 +76,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Ends the running instances of a function; its next call restores it."""
     WakeFunction: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.WakeFunctionRequest, _registry_service_pb2.WakeFunctionResponse]  # type: ignore[assignment]
     """Restores an instance of a function before anyone calls it."""
+    UpdateFunction: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateFunctionRequest, _registry_service_pb2.UpdateFunctionResponse]  # type: ignore[assignment]
+    """Changes parts of what is declared of one function; the deploy goes on and can be watched."""
+    RollbackFunction: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackFunctionRequest, _registry_service_pb2.RollbackFunctionResponse]  # type: ignore[assignment]
+    """Leads a function back to a revision that is kept; the switch goes on and can be watched."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListEventsRequest, _registry_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events, the oldest first."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_registry_service_pb2.WatchEventsRequest, _registry_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
@@ -135,6 +143,22 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.WakeFunctionResponse, _abc.Awaitable[_registry_service_pb2.WakeFunctionResponse]]:
         """Restores an instance of a function before anyone calls it."""
+
+    @_abc_1.abstractmethod
+    def UpdateFunction(
+        self,
+        request: _registry_service_pb2.UpdateFunctionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.UpdateFunctionResponse, _abc.Awaitable[_registry_service_pb2.UpdateFunctionResponse]]:
+        """Changes parts of what is declared of one function; the deploy goes on and can be watched."""
+
+    @_abc_1.abstractmethod
+    def RollbackFunction(
+        self,
+        request: _registry_service_pb2.RollbackFunctionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.RollbackFunctionResponse, _abc.Awaitable[_registry_service_pb2.RollbackFunctionResponse]]:
+        """Leads a function back to a revision that is kept; the switch goes on and can be watched."""
 
     @_abc_1.abstractmethod
     def ListEvents(

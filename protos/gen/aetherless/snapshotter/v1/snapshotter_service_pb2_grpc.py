@@ -71,6 +71,16 @@ class SnapshotterServiceStub:
                 request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceRequest.SerializeToString,
                 response_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceResponse.FromString,
                 _registered_method=True)
+        self.ListRoots = channel.unary_unary(
+                '/aetherless.snapshotter.v1.SnapshotterService/ListRoots',
+                request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ListRootsRequest.SerializeToString,
+                response_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ListRootsResponse.FromString,
+                _registered_method=True)
+        self.DeleteRoot = channel.unary_unary(
+                '/aetherless.snapshotter.v1.SnapshotterService/DeleteRoot',
+                request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteRootRequest.SerializeToString,
+                response_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteRootResponse.FromString,
+                _registered_method=True)
         self.ArmInstance = channel.unary_unary(
                 '/aetherless.snapshotter.v1.SnapshotterService/ArmInstance',
                 request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ArmInstanceRequest.SerializeToString,
@@ -156,6 +166,20 @@ class SnapshotterServiceServicer:
 
     def TryInstance(self, request, context):
         """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoots(self, request, context):
+        """Lists the copies of functions' folders that revisions have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRoot(self, request, context):
+        """Deletes a revision's copy of the function's folder; one that an instance or a snapshot needs is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +271,16 @@ def add_SnapshotterServiceServicer_to_server(servicer, server):
                     servicer.TryInstance,
                     request_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceRequest.FromString,
                     response_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceResponse.SerializeToString,
+            ),
+            'ListRoots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoots,
+                    request_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ListRootsRequest.FromString,
+                    response_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ListRootsResponse.SerializeToString,
+            ),
+            'DeleteRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRoot,
+                    request_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteRootRequest.FromString,
+                    response_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteRootResponse.SerializeToString,
             ),
             'ArmInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.ArmInstance,
@@ -474,6 +508,60 @@ class SnapshotterService:
             '/aetherless.snapshotter.v1.SnapshotterService/TryInstance',
             aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceRequest.SerializeToString,
             aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TryInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.snapshotter.v1.SnapshotterService/ListRoots',
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ListRootsRequest.SerializeToString,
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.ListRootsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.snapshotter.v1.SnapshotterService/DeleteRoot',
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteRootRequest.SerializeToString,
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.DeleteRootResponse.FromString,
             options,
             channel_credentials,
             insecure,

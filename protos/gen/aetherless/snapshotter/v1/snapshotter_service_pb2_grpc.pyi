@@ -48,6 +48,10 @@ class SnapshotterServiceStub:
     """Deletes a snapshot; one that an instance uses is refused."""
     TryInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TryInstanceRequest, _snapshotter_service_pb2.TryInstanceResponse]
     """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
+    ListRoots: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ListRootsRequest, _snapshotter_service_pb2.ListRootsResponse]
+    """Lists the copies of functions' folders that revisions have."""
+    DeleteRoot: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteRootRequest, _snapshotter_service_pb2.DeleteRootResponse]
+    """Deletes a revision's copy of the function's folder; one that an instance or a snapshot needs is refused."""
     ArmInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ArmInstanceRequest, _snapshotter_service_pb2.ArmInstanceResponse]
     """Hands a sandbox its endpoint; from then on its next packet restores the snapshot."""
     WakeInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.WakeInstanceRequest, _snapshotter_service_pb2.WakeInstanceResponse]
@@ -82,6 +86,10 @@ class SnapshotterServiceAsyncStub(SnapshotterServiceStub):
     """Deletes a snapshot; one that an instance uses is refused."""
     TryInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TryInstanceRequest, _snapshotter_service_pb2.TryInstanceResponse]  # type: ignore[assignment]
     """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
+    ListRoots: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ListRootsRequest, _snapshotter_service_pb2.ListRootsResponse]  # type: ignore[assignment]
+    """Lists the copies of functions' folders that revisions have."""
+    DeleteRoot: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteRootRequest, _snapshotter_service_pb2.DeleteRootResponse]  # type: ignore[assignment]
+    """Deletes a revision's copy of the function's folder; one that an instance or a snapshot needs is refused."""
     ArmInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ArmInstanceRequest, _snapshotter_service_pb2.ArmInstanceResponse]  # type: ignore[assignment]
     """Hands a sandbox its endpoint; from then on its next packet restores the snapshot."""
     WakeInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.WakeInstanceRequest, _snapshotter_service_pb2.WakeInstanceResponse]  # type: ignore[assignment]
@@ -155,6 +163,22 @@ class SnapshotterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_snapshotter_service_pb2.TryInstanceResponse, _abc.Awaitable[_snapshotter_service_pb2.TryInstanceResponse]]:
         """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
+
+    @_abc_1.abstractmethod
+    def ListRoots(
+        self,
+        request: _snapshotter_service_pb2.ListRootsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshotter_service_pb2.ListRootsResponse, _abc.Awaitable[_snapshotter_service_pb2.ListRootsResponse]]:
+        """Lists the copies of functions' folders that revisions have."""
+
+    @_abc_1.abstractmethod
+    def DeleteRoot(
+        self,
+        request: _snapshotter_service_pb2.DeleteRootRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshotter_service_pb2.DeleteRootResponse, _abc.Awaitable[_snapshotter_service_pb2.DeleteRootResponse]]:
+        """Deletes a revision's copy of the function's folder; one that an instance or a snapshot needs is refused."""
 
     @_abc_1.abstractmethod
     def ArmInstance(
