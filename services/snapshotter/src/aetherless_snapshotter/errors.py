@@ -154,6 +154,7 @@ def restores_too_slow(
             "function": function,
             "limitMs": limit_ms,
             "medianMs": f"{median_ms:.1f}",
+            "tookMs": f"{max_ms:.1f}",
             "maxMs": f"{max_ms:.1f}",
             "suggestedMs": suggested_ms,
         },

@@ -50,7 +50,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_RESTORE_FAILED: _ErrorReason.ValueType  # 12
     """FAILED_PRECONDITION: CRIU could not restore. Metadata: function, snapshot, cause."""
     ERROR_REASON_RESTORE_LATENCY_VIOLATION: _ErrorReason.ValueType  # 13
-    """DEADLINE_EXCEEDED: a restore took longer than was promised, and was ended (metadata: function, limitMs, tookMs), or trial restores did (metadata: function, limitMs, medianMs, maxMs, suggestedMs)."""
+    """DEADLINE_EXCEEDED: a restore took longer than was promised, and was ended. Metadata: function, limitMs, tookMs; of trial restores tookMs is the longest, and medianMs, maxMs and suggestedMs come with it."""
     ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 14
     """NOT_FOUND: no such snapshot. Metadata: snapshot."""
     ERROR_REASON_SNAPSHOT_CORRUPT: _ErrorReason.ValueType  # 15
@@ -116,7 +116,7 @@ ERROR_REASON_DUMP_FAILED: ErrorReason.ValueType  # 11
 ERROR_REASON_RESTORE_FAILED: ErrorReason.ValueType  # 12
 """FAILED_PRECONDITION: CRIU could not restore. Metadata: function, snapshot, cause."""
 ERROR_REASON_RESTORE_LATENCY_VIOLATION: ErrorReason.ValueType  # 13
-"""DEADLINE_EXCEEDED: a restore took longer than was promised, and was ended (metadata: function, limitMs, tookMs), or trial restores did (metadata: function, limitMs, medianMs, maxMs, suggestedMs)."""
+"""DEADLINE_EXCEEDED: a restore took longer than was promised, and was ended. Metadata: function, limitMs, tookMs; of trial restores tookMs is the longest, and medianMs, maxMs and suggestedMs come with it."""
 ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 14
 """NOT_FOUND: no such snapshot. Metadata: snapshot."""
 ERROR_REASON_SNAPSHOT_CORRUPT: ErrorReason.ValueType  # 15
