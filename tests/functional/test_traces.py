@@ -129,7 +129,11 @@ def test_a_failed_deploy_has_its_reason_in_each_span(
     mesh: Orchestrator, received: Collector
 ) -> None:
     """From the phase that failed to the command's root, over three processes."""
-    assert deploy(mesh, Function("bad", handler("bad/exits"))) == FAILED_PRECONDITION
+    folder = mesh.home / "bad"
+    folder.mkdir()
+    exits = folder / "exits.py"
+    exits.write_text('raise SystemExit("it will not do")')
+    assert deploy(mesh, Function("bad", exits)) == FAILED_PRECONDITION
     root = newest(received, "aetherctl deploy")
     assert (root.status, root.attributes["process.exit.code"]) == (ERROR, FAILED_PRECONDITION)
     failed = [span for span in in_trace(received, root.trace) if span.status == ERROR]

@@ -36,6 +36,7 @@ STEPS = {
     "create-instance": [f"{SNAPSHOTTER}/CreateInstance"],
     "attach-instance": [f"{NETPLANE}/AttachEndpoint"],
     "try-snapshot": [f"{SNAPSHOTTER}/TryInstance"],
+    "try-snapshot": [f"{SNAPSHOTTER}/TryInstance"],
     "arm-instance": [f"{SNAPSHOTTER}/ArmInstance"],
     "set-route": [f"{NETPLANE}/SetRoute"],
 }
