@@ -36,7 +36,6 @@ STEPS = {
     "create-instance": [f"{SNAPSHOTTER}/CreateInstance"],
     "attach-instance": [f"{NETPLANE}/AttachEndpoint"],
     "try-snapshot": [f"{SNAPSHOTTER}/TryInstance"],
-    "try-snapshot": [f"{SNAPSHOTTER}/TryInstance"],
     "arm-instance": [f"{SNAPSHOTTER}/ArmInstance"],
     "set-route": [f"{NETPLANE}/SetRoute"],
 }

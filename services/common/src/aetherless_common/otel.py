@@ -42,6 +42,8 @@ _KINDS = {
 }
 # A handler's own words, which may be long and are the user's; logs and errors have them.
 _LEFT_OUT = frozenset({"log"})
+# An export that is given up ends within this time, in seconds; if not, it ends with the process.
+_ABORT_S = 0.2
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -117,8 +119,8 @@ class Recorder:
         self._tracer = self._provider.get_tracer(
             "aetherless", metadata.version("aetherless-common")
         )
-        if words.last:
-            tell(f"a variable of OpenTelemetry is not as it should be ({words.last})")
+        if words.setting:
+            tell(f"a variable of OpenTelemetry is not as it should be ({words.setting})")
 
     def begin(
         self, name: str, kind: Kind, attributes: Attributes, parent: Span, at_ns: int | None
@@ -135,10 +137,12 @@ class Recorder:
     def stop(self, timeout: float) -> None:
         """Send what is left. The first failure ends it: there is no time for another try."""
         self._failed.clear()
-        threading.Thread(target=self._flush, name="traces-flush", daemon=True).start()
+        flushing = threading.Thread(target=self._flush, name="traces-flush", daemon=True)
+        flushing.start()
         self._failed.wait(timeout)
         for exporter in self._exporters:
             exporter.give_up(timeout)
+        flushing.join(_ABORT_S)
 
     def _flush(self) -> None:
         """Send what is left, then end ``stop``'s wait."""
@@ -170,6 +174,9 @@ class Announcing(SpanExporter):
         self._idle.clear()
         try:
             result = self._exporter.export(spans)
+        except Exception as error:
+            self._note(failed=True, cause=f"{type(error).__name__}: {error}")
+            raise
         finally:
             self._idle.set()
         self._note(failed=result is not SpanExportResult.SUCCESS)
@@ -216,15 +223,18 @@ class _Words(logging.Handler):
         super().__init__(logging.WARNING)
         self._failed = failed
         self.last = ""
+        self.setting = ""
         library = logging.getLogger("opentelemetry")
         library.handlers[:] = [self]
         library.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Remember a line."""
+        """Remember a line: of an exporter, or of what reads the variables."""
+        if "exporter" not in record.name:
+            self.setting = record.getMessage()
+            return
         self.last = record.getMessage()
-        if "exporter" in record.name:
-            self._failed.set()
+        self._failed.set()
 
 
 def _carrier(span: trace.Span) -> Carrier:
