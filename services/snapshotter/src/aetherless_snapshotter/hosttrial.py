@@ -21,6 +21,7 @@ from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common.errors import AetherlessError
 from aetherless_snapshotter import criu, errors, files, netns, warmup
 from aetherless_snapshotter.golden import Golden, SnapshotRun
+from aetherless_snapshotter.roots import Roots
 from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_folder
 from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.sandbox_events import RootExited
@@ -58,7 +59,10 @@ class Trial:
         self._folder = builder.store.staging(f"{FUNCTION}-{secrets.token_hex(3)}")
         store = SnapshotStore(self._folder / "snapshots", builder.workshop.fingerprint)
         workshop = dataclasses.replace(builder.workshop, store=store)
-        self._builder = dataclasses.replace(builder, workshop=workshop)
+        # Copies of its own as well: nobody declared them, so the registry would remove them.
+        roots = Roots(self._folder / "roots")
+        self._builder = dataclasses.replace(builder, workshop=workshop, roots=roots)
+        self._let_go = builder.let_go
         self._root_exit: list[RootExited] = []
         self._exited = threading.Event()
 
@@ -75,7 +79,7 @@ class Trial:
             return self._restore(workload)
         finally:
             files.remove_tree(self._folder)
-            self._builder.release(FUNCTION, workload.revision, [])
+            self._let_go(FUNCTION, [])
             self._builder.logs.path(FUNCTION).unlink(missing_ok=True)
 
     def _workload(self) -> instance_pb2.Workload:
