@@ -6,6 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # command:package; a program of any origin on PATH will do.
 TOOLS=(
     go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm rustc:rustc
+    fish:fish zsh:zsh
 )
 
 missing=()

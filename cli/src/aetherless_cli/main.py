@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 USAGE = 2
 INTERRUPTED = 130
+# Where a shell that wants a completion says so; completion.py answers.
+COMPLETION = "_AETHERCTL_COMPLETE"
 # Command -> (section, the first line of its help); the module is commands/<command>.py.
 COMMANDS = {
     "up": ("Orchestrator", "Start the services and deploy every function of the file."),
@@ -40,6 +42,8 @@ COMMANDS = {
     "events": ("Inspection", "Show what happened: deploys, wakes, evictions, failures."),
     "trace": ("Inspection", "Show the newest wake of a function as a waterfall."),
     "logs": ("Inspection", "Show what a function printed: its standard output and error."),
+    "config": ("Shell and editor", "Tell about configuration files."),
+    "completion": ("Shell and editor", "Print what a shell needs to complete command lines."),
 }
 EXAMPLES = """\
 \b
@@ -89,7 +93,7 @@ class LazyGroup(click.Group):  # its methods' arguments are click's
 
         name = args[0]
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        if name not in COMMANDS and near:
+        if name not in COMMANDS and near and not ctx.resilient_parsing:
             ctx.fail(f"No such command {name!r}. Did you mean {near[0]!r}?")
         return super().resolve_command(ctx, args)
 
@@ -152,6 +156,11 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the fixed status of the error's class."""
+    asked = os.environ.get(COMPLETION)
+    if asked:
+        from aetherless_cli.completion import answer
+
+        sys.exit(answer(asked, cli))
     args = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(run(args))
 

@@ -61,8 +61,21 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def id_argument(*, required: bool = True) -> Callable[..., Any]:
-    """Take a function's id."""
-    return click.argument("function_id", metavar="ID", required=required, callback=_check_id)
+    """Take a function's id; shells complete it."""
+    return click.argument(
+        "function_id",
+        metavar="ID",
+        required=required,
+        callback=_check_id,
+        shell_complete=complete_ids,
+    )
+
+
+def complete_ids(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the ids of the deployed functions that begin so, for a shell."""
+    from aetherless_cli.completion import function_ids
+
+    return function_ids(incomplete)
 
 
 def require_root(command: str) -> None:

@@ -57,28 +57,62 @@ def _fits(variables: dict[str, str]) -> dict[str, str]:
     return variables
 
 
-AbsolutePath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_absolute)]
+AbsolutePath = Annotated[
+    str,
+    Field(min_length=1, max_length=4096, json_schema_extra={"pattern": "^/"}),
+    AfterValidator(_absolute),
+]
 AnyPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
 Text = Annotated[str, AfterValidator(_no_nul)]
-EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
+EnvironmentName = Annotated[
+    str,
+    Field(
+        json_schema_extra={
+            "pattern": f"^{ENVIRONMENT_NAME.pattern}$",
+            "not": {"enum": list(OUR_ENVIRONMENT)},
+        }
+    ),
+    AfterValidator(_environment_name),
+]
 
 
 class Orchestrator(_Strict):
     """What holds for the whole orchestrator."""
 
-    # A function's channel, per direction; bytes.
-    shm_buffer_size: int = Field(default=4 << 20, ge=64 << 10, le=1 << 30)
-    # Spare sandboxes that hold a snapshot, on the whole host.
-    warm_pool_size: int = Field(default=10, ge=1, le=1000)
-    # Strict; for functions that name none of their own.
-    restore_timeout_ms: int = Field(default=15, ge=1, le=100_000)
-    snapshot_dir: AbsolutePath = "/dev/shm/aetherless"  # noqa: S108 (a folder of ours, 0700)
+    shm_buffer_size: int = Field(
+        default=4 << 20,
+        ge=64 << 10,
+        le=1 << 30,
+        description="Bytes of a channel's ring, per direction.",
+    )
+    warm_pool_size: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="Spare sandboxes that hold a snapshot, on the whole host.",
+    )
+    restore_timeout_ms: int = Field(
+        default=15,
+        ge=1,
+        le=100_000,
+        description="The longest restore, from the wake to CRIU's answer, in milliseconds; strict:"
+        " a later one is ended. For functions that name none of their own.",
+    )
+    snapshot_dir: AbsolutePath = Field(
+        default="/dev/shm/aetherless",  # noqa: S108 (a folder of ours, 0700)
+        description="Where snapshots lie; a tmpfs is what makes restores fast.",
+    )
 
 
 class Warmup(_Strict):
     """The HTTP request that proves a handler answers."""
 
-    path: str = Field(default="/", pattern=r"^/[^\s#]*$", max_length=2048)
+    path: str = Field(
+        default="/",
+        pattern=r"^/[^\s#]*$",
+        max_length=2048,
+        description="The path of the GET; any status is an answer.",
+    )
 
 
 AnyWarmup = Annotated[
@@ -90,23 +124,72 @@ AnyWarmup = Annotated[
 class FunctionConfig(_Strict):
     """One function."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    handler_path: AnyPath
-    trigger_port: int = Field(ge=1, le=65535)
-    memory_limit_mb: int = Field(default=128, ge=1, le=16384)
-    timeout_ms: int = Field(default=30_000, ge=1, le=900_000)
-    environment: Annotated[dict[EnvironmentName, Text], AfterValidator(_fits)] = Field(
-        default_factory=dict
+    id: str = Field(
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="The function's name; unique in the file.",
     )
-    restore_timeout_ms: int | None = Field(default=None, ge=1, le=100_000)
-    idle_after_ms: int = Field(default=60_000, ge=0, le=2_147_483_647)
-    warmup: AnyWarmup = "http"
-    root: AnyPath | None = None
-    mounts: list[AbsolutePath] = Field(default_factory=list, max_length=64)
+    handler_path: AnyPath = Field(
+        description="The program. A .py file runs with Python, anything else is executed."
+        " Relative to this file's folder, then to the current one.",
+    )
+    trigger_port: int = Field(
+        ge=1,
+        le=65535,
+        description="The TCP port that clients call and that the program listens on; unique in"
+        " the file.",
+    )
+    memory_limit_mb: int = Field(
+        default=128,
+        ge=1,
+        le=16384,
+        description="The most memory of one instance, in mebibytes; more ends it.",
+    )
+    timeout_ms: int = Field(
+        default=30_000,
+        ge=1,
+        le=900_000,
+        description="Bounds the program's start at deploy, and how long a replaced revision may go"
+        " on answering, in milliseconds.",
+    )
+    environment: Annotated[dict[EnvironmentName, Text], AfterValidator(_fits)] = Field(
+        default_factory=dict,
+        description="Further environment variables; values are text, so quote numbers, yes and no.",
+        json_schema_extra={"additionalProperties": False},
+    )
+    restore_timeout_ms: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="The longest restore of this function, in milliseconds; left out, the"
+        " orchestrator's.",
+    )
+    idle_after_ms: int = Field(
+        default=60_000,
+        ge=0,
+        le=2_147_483_647,
+        description="After this long without a connection the process ends, and the next call"
+        " restores it, in milliseconds; 0 is never.",
+    )
+    warmup: AnyWarmup = Field(
+        default="http",
+        description="The request that must be answered before the checkpoint: http is a GET,"
+        " tcp a connection; with none listening is enough.",
+    )
+    root: AnyPath | None = Field(
+        default=None,
+        description="The folder that the program brings along; left out, the handler's own.",
+    )
+    mounts: list[AbsolutePath] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Further folders of the host that the program sees, read-only.",
+    )
 
 
 class Config(_Strict):
     """A whole configuration file."""
 
-    orchestrator: Orchestrator = Field(default_factory=Orchestrator)
-    functions: list[FunctionConfig] = Field(min_length=1)
+    orchestrator: Orchestrator = Field(
+        default_factory=Orchestrator, description="What holds for the whole orchestrator."
+    )
+    functions: list[FunctionConfig] = Field(min_length=1, description="The functions.")
