@@ -7,12 +7,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 TOOLS=(
     go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm rustc:rustc
     fish:fish zsh:zsh
+    aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
 )
 
 missing=()
 for tool in "${TOOLS[@]}"; do
     command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
 done
+[[ -e /usr/aarch64-linux-gnu/lib/libc.a ]] || missing+=(libc6-dev-arm64-cross)
 if ((${#missing[@]})); then
     say "test programs: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive

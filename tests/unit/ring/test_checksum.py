@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
 import zlib
+from pathlib import Path
 
 import pytest
 from unit.ring.rings import RING, pair
@@ -13,6 +15,8 @@ from unit.ring.rings import RING, pair
 from aetherless_ring import _native
 
 WORDS = (0xFFFFFFFF, 0, 0x80000001)
+ROOT = Path(__file__).resolve().parents[3]
+CHECK = ROOT / "services" / "ipc" / "ring" / "native" / "check" / "checksum.c"
 
 
 def of_zlib(words: tuple[int, int, int], payload: bytes) -> int:
@@ -49,3 +53,29 @@ def test_plain_c_is_always_there() -> None:
     assert _native.CHECKSUM_WAYS[-1] == "plain"
     with pytest.raises(ValueError, match="no way"):
         _native.checksum(WORDS, b"", "by hand")
+
+
+@pytest.fixture(scope="module")
+def for_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the program that prints every checksum, compiled for ARM."""
+    program = tmp_path_factory.mktemp("arm") / "checksum"
+    command = ["aarch64-linux-gnu-gcc", "-O3", "-static", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*command, "-o", program, CHECK], check=True, timeout=60)
+    return program
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 64, 1003, 65_536])
+def test_arm_gives_what_zlib_gives(for_arm: Path, length: int) -> None:
+    """Its CRC instructions and plain C, in an emulated processor."""
+    payload = random.Random(length).randbytes(length)
+    words = (length, 5, 9)
+    done = subprocess.run(
+        ["qemu-aarch64-static", for_arm, *map(str, words)],
+        input=payload,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    found = dict(line.split() for line in done.stdout.decode().splitlines())
+    assert found.keys() == {"armcrc", "plain"}
+    assert {int(crc) for crc in found.values()} == {of_zlib(words, payload)}
