@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aetherless.registry.v1 import registry_service_pb2
 from framework.clients import call
+from framework.contracts import RPC_TIMEOUT_S
 from framework.guard import orchestrator
 from framework.mesh import UP_TIMEOUT_S, Function, Orchestrator
 from framework.processes import Process, wait_until
@@ -89,12 +91,29 @@ def test_a_deploy_a_wake_and_an_eviction(mesh: Orchestrator, port: int) -> None:
     assert evicted["sequence"] > woken["sequence"]
 
 
+def test_a_rollback(mesh: Orchestrator, port: int) -> None:
+    """It is asked for, and then the earlier revision serves."""
+    before = mesh.contracts.function(ID).serving_revision
+    mesh.functions[0].keys["environment"] = {"COLOUR": "blue"}
+    mesh.write_config()
+    mesh.must("deploy", str(mesh.config), timeout_s=UP_TIMEOUT_S)
+    since = last(mesh)
+    request = registry_service_pb2.RollbackFunctionRequest(name=f"functions/{ID}")
+    mesh.contracts.stub("registry").RollbackFunction(request, timeout=RPC_TIMEOUT_S)
+    assert told(mesh, since, "ROLLED_BACK")["revision"] == before
+    assert told(mesh, since, "DEPLOYED")["revision"] == before
+    assert call(port).ok
+    del mesh.functions[0].keys["environment"]
+    mesh.write_config()
+
+
 def test_a_deploy_that_fails(mesh: Orchestrator) -> None:
     """In the words of the service that refused, with the step; a warning."""
     mesh.wait_serving()
     since = last(mesh)
     config = mesh.home / "bad.yaml"
-    bad = Function("exits", handler("bad/exits"))
+    fault = {"environment": {"FAULT": "ends_well"}}
+    bad = Function("exits", handler("bad/faulty"), keys=fault)
     config.write_text(json.dumps({"orchestrator": mesh.keys, "functions": [bad.entry()]}))
     assert mesh.ctl("deploy", str(config), timeout_s=UP_TIMEOUT_S).status != 0
     failed = told(mesh, since, "DEPLOY_FAILED")

@@ -127,6 +127,21 @@ def test_a_repair_that_fails_is_one_too(world: World, spec: Spec) -> None:
     assert world.events()[-1].message.endswith("nothing serves it any more")
 
 
+def test_a_rollback_is_asked_for_and_deployed(world: World, spec: Spec) -> None:
+    """The revision that is gone back to is named in both."""
+    world.apply(spec())
+    world.deploy(1)
+    world.apply(spec(memory_limit_mb=64))
+    world.deploy(2)
+    request = registry_service_pb2.RollbackFunctionRequest(name="functions/hello")
+    world.declarations.roll_back(request)
+    world.deploy(1, ms=9)
+    back, deployed = world.events()[-2:]
+    assert (back.reason, back.revision) == ("ROLLED_BACK", 1)
+    assert (deployed.reason, deployed.revision) == ("DEPLOYED", 1)
+    assert deployed.metadata["durationMs"] == "9"
+
+
 def test_a_deletion_is_an_event_when_nothing_is_left(world: World, spec: Spec) -> None:
     """Not when it is wished."""
     world.apply(spec())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: S608  # statements are put together from the constants of this module alone
-"""The tables of the registry's SQLite file, and how an older file gets them.
+"""The tables of the registry's SQLite files, and how an older file gets them.
 
-The file's ``user_version`` counts the migrations that were done. A change of the tables is one more
+A file's ``user_version`` counts the migrations that were done. A change of the tables is one more
 migration at the end; what is released is never edited.
 """
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
 _FUNCTION = """
     function_id      TEXT NOT NULL,
@@ -56,6 +57,32 @@ UPDATE {table} SET last_revision = revision, declare_time_ns = create_time_ns,
     for table in ("functions", "changes")
 )
 MIGRATIONS = (_FIRST, _KEPT_REVISIONS)
+EVENT_MIGRATIONS = (
+    """
+CREATE TABLE counters (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO counters VALUES ('last', 0), ('compacted', 0), ('change', 0);
+CREATE TABLE events (
+    sequence    INTEGER PRIMARY KEY,
+    function_id TEXT NOT NULL,
+    time_ns     INTEGER NOT NULL,
+    reason      TEXT NOT NULL,
+    message     TEXT NOT NULL,
+    severity    INTEGER NOT NULL,
+    revision    INTEGER NOT NULL,
+    metadata    TEXT NOT NULL,
+    trace_id    TEXT NOT NULL,
+    event_class INTEGER NOT NULL,
+    subject     TEXT NOT NULL,
+    change      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX events_by_class ON events (event_class, sequence);
+CREATE INDEX events_by_function ON events (function_id, sequence);
+CREATE INDEX events_by_subject ON events (subject, sequence) WHERE subject <> '';
+""",
+)
 VERSION = len(MIGRATIONS)
 
 
@@ -63,7 +90,9 @@ class SchemaError(Exception):
     """The file was written by a later version of this software."""
 
 
-def migrate(db: sqlite3.Connection, version: int = VERSION) -> None:
+def migrate(
+    db: sqlite3.Connection, version: int = VERSION, migrations: Sequence[str] = MIGRATIONS
+) -> None:
     """Bring a file, in the transaction that the caller began, to a version of the tables.
 
     Raises:
@@ -72,7 +101,7 @@ def migrate(db: sqlite3.Connection, version: int = VERSION) -> None:
     found = int(db.execute("PRAGMA user_version").fetchone()[0])
     if found > version:
         raise SchemaError(f"schema {found}, expected {version} at most")
-    for migration in MIGRATIONS[found:version]:
+    for migration in migrations[found:version]:
         for statement in migration.split(";\n"):
             db.execute(statement)
     db.execute(f"PRAGMA user_version = {version}")

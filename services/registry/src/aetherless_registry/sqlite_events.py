@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aetherless_registry import schema
 from aetherless_registry.event_store import (
     EventClass,
     EventQuery,
@@ -23,43 +24,18 @@ from aetherless_registry.event_store import (
     EventStore,
     EventStoreError,
 )
+from aetherless_registry.schema import EVENT_MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 PRIVATE_FILE = 0o600
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(EventRecord))
 _COLUMNS = ", ".join(_FIELDS)
 _MARKS = ", ".join("?" for _ in _FIELDS)
-_SCHEMA = f"""
-CREATE TABLE counters (
-    name  TEXT PRIMARY KEY,
-    value INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-INSERT INTO counters VALUES ('last', 0), ('compacted', 0), ('change', 0);
-CREATE TABLE events (
-    sequence    INTEGER PRIMARY KEY,
-    function_id TEXT NOT NULL,
-    time_ns     INTEGER NOT NULL,
-    reason      TEXT NOT NULL,
-    message     TEXT NOT NULL,
-    severity    INTEGER NOT NULL,
-    revision    INTEGER NOT NULL,
-    metadata    TEXT NOT NULL,
-    trace_id    TEXT NOT NULL,
-    event_class INTEGER NOT NULL,
-    subject     TEXT NOT NULL,
-    change      INTEGER NOT NULL
-) STRICT;
-CREATE INDEX events_by_class ON events (event_class, sequence);
-CREATE INDEX events_by_function ON events (function_id, sequence);
-CREATE INDEX events_by_subject ON events (subject, sequence) WHERE subject <> '';
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
 
 
 class SqliteEventStore(EventStore):
@@ -85,14 +61,12 @@ class SqliteEventStore(EventStore):
             raise
 
     def _prepare(self) -> None:
-        """Set the mode and make the tables of a new file."""
+        """Set the mode and make the tables."""
         with self._transaction("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-            elif version != SCHEMA_VERSION:
-                raise EventStoreError(f"schema {version}, expected {SCHEMA_VERSION}")
+            try:
+                schema.migrate(self._db, len(EVENT_MIGRATIONS), EVENT_MIGRATIONS)
+            except schema.SchemaError as error:
+                raise EventStoreError(str(error)) from error
 
     def append(self, events: Sequence[EventRecord]) -> Sequence[EventRecord]:
         """See EventStore."""

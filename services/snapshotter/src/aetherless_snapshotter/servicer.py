@@ -12,7 +12,7 @@ from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
 from aetherless.snapshotter.v1 import snapshotter_service_pb2_grpc as pb_grpc
 from aetherless_common.pagination import paginate
-from aetherless_snapshotter import errors, hosttrial, trial, workload
+from aetherless_snapshotter import errors, trial, workload
 from aetherless_snapshotter.inspection import Found
 from aetherless_snapshotter.sandbox import Endpoint
 
@@ -133,11 +133,11 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
     def ListRoots(
         self, request: pb.ListRootsRequest, context: grpc.ServicerContext
     ) -> pb.ListRootsResponse:
-        """List the copies of functions' folders; the host check's, while it runs, is our own."""
+        """List the copies of functions' folders."""
         wanted = [
             pb.Root(name=f"roots/{owner}/{revision}", function_id=owner, revision=revision)
             for owner, revision in self._roots.all()
-            if request.function_id in ("", owner) and owner != hosttrial.FUNCTION
+            if request.function_id in ("", owner)
         ]
         page, token = paginate(wanted, lambda one: one.name, request.page_size, request.page_token)
         return pb.ListRootsResponse(roots=page, next_page_token=token)
