@@ -87,6 +87,10 @@ SNAPSHOTTER = {
         "FAILED_PRECONDITION",
         "deploy the function again: kernel, CRIU or processor are not those of the snapshot",
     ),
+    "SNAPSHOT_STALE": (
+        "FAILED_PRECONDITION",
+        "the function is made anew by itself; if that failed, deploy it again",
+    ),
     "INSTANCE_NOT_FOUND": ("NOT_FOUND", "aetherctl describe shows a function's instances"),
     "INSTANCE_EXISTS": ("ALREADY_EXISTS", "delete the instance first, or use another id"),
     "INVALID_STATE_TRANSITION": (

@@ -305,25 +305,6 @@ def test_a_damaged_snapshot_fails_loudly(
     registry.deployed(revision=2)
 
 
-def test_a_snapshot_of_another_kernel_is_made_anew(
-    registry: RegistryClient, host: FakeHost, spec: Spec
-) -> None:
-    """That is a deploy that everyone can see, of the same revision; a second refusal fails it."""
-    registry.apply(spec())
-    registry.deployed()
-    error = FailedPrecondition("SNAPSHOT_INCOMPATIBLE", "kernel")
-    host.faults["CreateInstance"].append(error)
-    watch = registry.watch()
-    host.end("hello-r1-0")
-    wait_until(lambda: host.calls.count("CreateSnapshot") == 2)
-    registry.deployed()
-    settled(host, serving())
-    assert any(e.progress.step == "create-snapshot" for e in watch.of("PROGRESS"))
-    host.faults["CreateInstance"].append(error)
-    host.end("hello-r1-0")
-    assert registry.failed().deploy_error.reason == "SNAPSHOT_INCOMPATIBLE"
-
-
 def test_a_port_goes_from_one_function_to_another(
     registry: RegistryClient, host: FakeHost, spec: Spec
 ) -> None:

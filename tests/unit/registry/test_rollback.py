@@ -145,7 +145,7 @@ def test_a_deploy_is_given_up_for_a_rollback(
 def test_a_damaged_snapshot_is_made_anew_visibly(
     registry: RegistryClient, host: FakeHost, spec: Spec
 ) -> None:
-    """From the files that were kept; a second damage fails the rollback."""
+    """From the files that were kept; one that is damaged again at once fails the rollback."""
     deploy(registry, host, spec, 101, 102)
     damaged = DataLoss("SNAPSHOT_CORRUPT", "pages-1.img")
     host.faults["CreateInstance"].append(damaged)
@@ -159,6 +159,7 @@ def test_a_damaged_snapshot_is_made_anew_visibly(
     registry.roll_back()
     serves(registry, host, 2)
     host.faults["CreateInstance"].append(damaged)
+    host.faults["ArmInstance"].append(damaged)  # of the one that was made anew
     registry.roll_back()
     assert registry.failed().deploy_error.reason == "SNAPSHOT_CORRUPT"
     assert registry.get().serving_revision == 2

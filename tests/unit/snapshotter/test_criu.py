@@ -145,7 +145,7 @@ def test_a_real_dump_is_read_and_changed(prefix: Path, tmp_path: Path) -> None:
     (process,) = images.process_tree(tmp_path)
     assert (process.pid, process.threads) == (pid, 1)
     assert process.command.startswith("python3")
-    assert os.path.realpath("/usr/bin/python3") in images.mapped_files(tmp_path)
+    assert images.regular_files(tmp_path)[os.path.realpath("/usr/bin/python3")]
     assert images.resident_bytes(tmp_path) > 1 << 20
     assert images.listeners(tmp_path) == 1
     assert images.raise_backlogs(tmp_path) == 1

@@ -24,7 +24,7 @@ def test_the_processor_is_told_by_its_features(tmp_path: Path) -> None:
     one.write_text("vendor_id\t: V\nflags\t\t: sse avx\n")
     two.write_text("vendor_id\t: V\nflags\t\t: avx sse\n")
     three.write_text("vendor_id\t: V\nflags\t\t: sse\n")
-    assert fingerprint.cpu(one) == fingerprint.cpu(two)
+    assert fingerprint.cpu(one) == fingerprint.cpu(two) == ("V", "avx sse")
     assert fingerprint.cpu(one) != fingerprint.cpu(three)
     assert fingerprint.of_host("4.2.1").kernel == os.uname().release
 

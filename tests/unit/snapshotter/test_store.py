@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,16 +20,24 @@ from aetherless_common.errors import (
 )
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.fingerprint import Fingerprint
+from aetherless_snapshotter.hostfiles import HostFile
 from aetherless_snapshotter.store import Manifest, SnapshotStore
 from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from aetherless.snapshotter.v1 import instance_pb2
 
-HOST = Fingerprint("6.18.0", "4.2.1", "x86_64", "GenuineTest 0123")
+HOST = Fingerprint("6.18.0", "4.2.1", "x86_64", "GenuineTest", "avx sse")
+
+
+LIBRARY = Path("/usr/bin/true").resolve()
+
+
+def recorded() -> HostFile:
+    """Return the record of a program of this host."""
+    return HostFile.of(LIBRARY, program=True)
 
 
 @pytest.fixture
@@ -35,7 +45,9 @@ def manifest(make_workload: Callable[..., instance_pb2.Workload]) -> Manifest:
     """Return a manifest without files."""
     snapshot = snapshot_pb2.Snapshot(name="snapshots/s", function_id="hello", revision=1)
     program = Program(("/bin/true",), {"A": "b"}, "/", ())
-    return Manifest(snapshot, make_workload(), program, 10000, HOST, {"tmp": "/tmp"}, ("/bin/x",))
+    return Manifest(
+        snapshot, make_workload(), program, 10000, HOST, {"tmp": "/tmp"}, {str(LIBRARY): recorded()}
+    )
 
 
 @pytest.fixture
@@ -115,7 +127,7 @@ def test_an_unreadable_manifest_is_corrupt(store: SnapshotStore) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("kernel", "6.19.0"), ("criu", "4.3"), ("machine", "aarch64"), ("cpu", "Other 4567")],
+    [("kernel", "6.19.0"), ("criu", "4.3"), ("machine", "aarch64"), ("cpu", "Other")],
 )
 def test_another_host_is_incompatible(
     store: SnapshotStore, tmp_path: Path, field: str, value: str
@@ -128,6 +140,61 @@ def test_another_host_is_incompatible(
     assert caught.value.reason == "SNAPSHOT_INCOMPATIBLE"
     assert caught.value.metadata["what"] == field
     assert caught.value.metadata["actual"] == value
+
+
+@pytest.mark.parametrize(
+    ("features", "expected", "actual"),
+    [
+        ("sse", "avx", "no avx"),
+        ("amx avx sse", "no amx", "amx"),
+        ("amx bmi sse", "avx", "amx bmi"),
+    ],
+)
+def test_another_processor_is_told_by_what_differs(
+    store: SnapshotStore, tmp_path: Path, features: str, expected: str, actual: str
+) -> None:
+    """Only the features that one has and the other has not are named."""
+    assert store.check("s")
+    with pytest.raises(FailedPrecondition) as caught:
+        SnapshotStore(tmp_path, replace(HOST, features=features)).check("s")
+    told = caught.value.metadata
+    assert (told["what"], told["expected"], told["actual"]) == ("cpu features", expected, actual)
+
+
+def test_a_changed_library_is_stale(store: SnapshotStore, manifest: Manifest) -> None:
+    """The error names the file, and both sizes."""
+    other = replace(recorded(), size=1, inode=1)
+    publish(store, "old", replace(manifest, host_files={str(LIBRARY): other}))
+    with pytest.raises(FailedPrecondition) as caught:
+        store.check("old")
+    assert caught.value.reason == "SNAPSHOT_STALE"
+    assert caught.value.metadata["file"] == str(LIBRARY)
+    assert caught.value.metadata["expected"] == "1 bytes"
+
+
+def test_another_versions_manifest_is_incompatible(store: SnapshotStore) -> None:
+    """It is left out of the list too; a snapshot of that name may be made anew."""
+    path = store.path("s") / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(FailedPrecondition) as caught:
+        store.manifest("s")
+    assert caught.value.reason == "SNAPSHOT_INCOMPATIBLE"
+    assert caught.value.metadata["expected"] == "1"
+    assert store.manifests() == []
+
+
+def test_a_trial_is_kept_beside_the_manifest(store: SnapshotStore, manifest: Manifest) -> None:
+    """It is told with the snapshot, goes with it, and is not needed to read it."""
+    measured = snapshot_pb2.Trial()
+    measured.restores.add().FromMilliseconds(7)
+    store.keep_trial("s", measured)
+    assert store.check("s").snapshot.trial == measured
+    assert store.manifests()[0].snapshot.trial == measured
+    (store.path("s") / "trial.json").write_text("{")
+    assert not store.manifest("s").snapshot.HasField("trial")
+    store.keep_trial("s", measured)
+    publish(store, "s", manifest)
+    assert not store.manifest("s").snapshot.HasField("trial")
 
 
 def test_only_complete_snapshots_are_seen(

@@ -56,6 +56,9 @@ OUTDATED = frozenset(
     }
 )
 
+# A snapshot that was good, and is made anew: the host is not what it was.
+SPOILED = frozenset({"SNAPSHOT_INCOMPATIBLE", "SNAPSHOT_STALE"})
+
 _DEPLOY_STEPS = frozenset(
     {
         StepKind.CREATE_GOLDEN,
@@ -117,7 +120,8 @@ class Advancer:
         self._stopping = threading.Event()
         # Of a whole deploy, the failures that might have passed.
         self._faults: dict[str, int] = {}
-        # Snapshots, by function and revision, that are to be made anew; and those that were.
+        # Snapshots, by function and revision, that are to be made anew; and those that were and
+        # have not served since: a second refusal is the deploy's failure.
         self._spoiled: set[tuple[str, int]] = set()
         self._remade: set[tuple[str, int]] = set()
         self._drains = Drains()
@@ -162,6 +166,7 @@ class Advancer:
                     self._settle(record)
                 if step is None:
                     self._faults.pop(function_id, None)
+                    self._remade.discard((function_id, desired.target))
                     return
                 if step.kind is StepKind.FORGET:
                     self._catalog.forget(function_id)
@@ -358,7 +363,7 @@ def _is_spoiled(desired: Desired, error: AetherlessError) -> bool:
     """
     if error.reason == "SNAPSHOT_CORRUPT":
         return desired.target in desired.kept and not desired.repairing
-    return error.reason == "SNAPSHOT_INCOMPATIBLE"
+    return error.reason in SPOILED
 
 
 def _passes(error: AetherlessError) -> bool:

@@ -55,6 +55,7 @@ class Snapshotter:
         instances = Instances(settings.runtime_dir / "instances", settings.cgroup_name, builder)
         self._instances = instances
         instances.adopt_all()
+        instances.stale.start()
         checks = HostChecks(
             settings.prefix,
             settings.state_dir / "host-check.json",

@@ -192,6 +192,16 @@ def snapshot_incompatible(
     )
 
 
+def snapshot_stale(snapshot: str, file: str, expected: str, actual: str) -> FailedPrecondition:
+    """Return the error for a snapshot that relies on a file of the host which changed since."""
+    return FailedPrecondition(
+        "SNAPSHOT_STALE",
+        f"snapshot {snapshot} was made with another {file}: expected {expected}, found {actual}",
+        {"snapshot": snapshot, "file": file, "expected": expected, "actual": actual},
+        remedy="wait until it is made anew, or deploy the function again",
+    )
+
+
 def instance_not_found(instance: str) -> NotFound:
     """Return the error for an instance that does not exist."""
     return NotFound(

@@ -14,7 +14,7 @@ import structlog
 from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError
-from aetherless_snapshotter import cow, criu, dump, errors, files, images, netns, warmup
+from aetherless_snapshotter import cow, criu, dump, errors, files, hostfiles, images, netns, warmup
 from aetherless_snapshotter.handler_watch import HandlerWatch
 from aetherless_snapshotter.inspection import Found, Inspection
 from aetherless_snapshotter.sandbox_errors import SandboxError
@@ -329,7 +329,7 @@ class SnapshotRun:
                 root_pid=self.root_pid,
                 fingerprint=self.workshop.fingerprint,
                 trees={tree.tag: tree.target for tree in self.golden.trees},
-                mapped_files=tuple(images.mapped_files(folder)),
+                host_files=hostfiles.record(images.regular_files(folder), self.golden.sandbox.root),
             ),
         )
         processes = len(snapshot.processes)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: The first word of an image whose second word is its own magic number (common, service).
 _TWO_WORD_MAGICS = frozenset({0x54564319, 0x55105940})
 _TCP_LISTEN = 10
+#: Bit of vma_entry.status.
+_FILE_PRIVATE = 1 << 6
 #: The listen backlog every restored listener gets at least, in connections.
 MIN_BACKLOG = 4096
 
@@ -104,15 +106,30 @@ def process_tree(folder: Path) -> list[Process]:
     ]
 
 
-def mapped_files(folder: Path) -> list[str]:
-    """Return the paths, as the sandbox sees them, of all regular files the dump refers to.
+def regular_files(folder: Path) -> dict[str, bool]:
+    """Return the regular files that the dump refers to, by their paths in the sandbox.
 
-    The images themselves are none of them.
+    The value tells whether a process maps it privately, as programs are. The images themselves are
+    none of them.
     """
     entry_kind = module("fdinfo").file_entry
     entries = Image.read(folder / "files.img").decode(entry_kind)
-    names = {entry.reg.name for entry in entries if entry.HasField("reg")}
-    return sorted(name for name in names if not name.startswith(f"{SNAPSHOT_TARGET}/"))
+    mapped = _privately_mapped(folder)
+    names = {entry.reg.name: entry.id in mapped for entry in entries if entry.HasField("reg")}
+    inside = f"{SNAPSHOT_TARGET}/"
+    return {name: names[name] for name in sorted(names) if not name.startswith(inside)}
+
+
+def _privately_mapped(folder: Path) -> set[int]:
+    """Return the ids of the files that processes map privately."""
+    kind = module("mm").mm_entry
+    return {
+        vma.shmid
+        for path in folder.glob("mm-*.img")
+        for memory in Image.read(path).decode(kind)
+        for vma in memory.vmas
+        if vma.status & _FILE_PRIVATE
+    }
 
 
 def raise_backlogs(folder: Path, least: int = MIN_BACKLOG) -> int:

@@ -28,6 +28,8 @@ from aetherless_snapshotter.instance import (
 from aetherless_snapshotter.live import Live, Table
 from aetherless_snapshotter.sandbox import Sandbox, delete_folder
 from aetherless_snapshotter.sandbox_errors import SandboxError, SandboxGoneError
+from aetherless_snapshotter.sandbox_events import Armed, Event
+from aetherless_snapshotter.stale import StaleWatch
 from aetherless_snapshotter.trial import TrialRun, hold_to_limit
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.builder import Builder
     from aetherless_snapshotter.inspection import Found
     from aetherless_snapshotter.sandbox import Endpoint
-    from aetherless_snapshotter.sandbox_events import Event
     from aetherless_snapshotter.store import Manifest
 
 log = structlog.get_logger()
@@ -57,6 +58,7 @@ class Instances:
 
     Attributes:
         changes: what watchers subscribe to.
+        stale: ends armed ones that can't be restored any more, once it was started.
     """
 
     def __init__(self, folder: Path, cgroup: str, builder: Builder) -> None:
@@ -65,6 +67,7 @@ class Instances:
         self._cgroup = cgroup
         self._builder = builder
         self._table = Table()
+        self.stale = StaleWatch(self._table, builder.store, self._remove)
 
     # Reading
 
@@ -141,7 +144,7 @@ class Instances:
                     raise errors.instance_exists(instance_id)
                 return known
             if live is not None:
-                self._remove(live)
+                self._remove(live, "replaced")
             try:
                 return self._make(instance_id, workload, role, snapshot)
             except AetherlessError:
@@ -194,10 +197,11 @@ class Instances:
 
         Raises:
             AetherlessError: RESTORE_FAILED, RESTORE_LATENCY_VIOLATION, MEMORY_LIMIT_EXCEEDED,
-                INVALID_STATE_TRANSITION.
+                INVALID_STATE_TRANSITION, SNAPSHOT_STALE.
         """
         with self._table.working_on(instance_id) as live:
             instance = live.instance
+            self.stale.check(live)
             commands.wake(instance, live.sandbox)
             return instance
 
@@ -220,7 +224,7 @@ class Instances:
             NotFound: INSTANCE_NOT_FOUND.
         """
         with self._table.working_on(instance_id) as live:
-            self._remove(live)
+            self._remove(live, "deleted")
 
     def snapshot(
         self, instance_id: str, snapshot_id: str, wanted: Callable[[], bool]
@@ -234,7 +238,7 @@ class Instances:
             AetherlessError: whatever a step fails with.
         """
         with self._table.working_on(instance_id) as live:
-            done = self._existing(snapshot_id, live.instance.workload)
+            done = self._builder.store.made_of(live.instance.workload, snapshot_id)
             if done is not None:
                 yield done
                 return
@@ -255,7 +259,6 @@ class Instances:
             NotFound: SNAPSHOT_NOT_FOUND.
             Aborted: OPERATION_IN_PROGRESS, an instance uses it.
         """
-        self._builder.store.manifest(snapshot_id)
         for user in self.users_of(snapshot_id):
             raise errors.snapshot_in_use(snapshot_id, user)
         self._builder.store.delete(snapshot_id)
@@ -270,6 +273,7 @@ class Instances:
 
     def close(self) -> None:
         """Let go of all sandboxes without ending them, and end all watches."""
+        self.stale.stop()
         self.changes.close()
         self._table.close()
 
@@ -319,14 +323,14 @@ class Instances:
         self._table.put(live)
         self.changes.publish(Change(live.instance.message()))
 
-    def _remove(self, live: Live) -> None:
+    def _remove(self, live: Live, reason: str) -> None:
         """End a sandbox and forget its instance."""
         try:
             live.sandbox.delete()
         except SandboxGoneError:
             delete_folder(live.sandbox.folder, self._cgroup)
         self._table.drop(live.instance.instance_id)
-        self._change(live.instance, lambda: live.instance.become_ended("deleted"))
+        self._change(live.instance, lambda: live.instance.become_ended(reason))
 
     def _try(self, live: Live, restores: int) -> snapshot_pb2.Trial:
         """Try restores; the sandbox of one that failed stays TRYING: it is made anew."""
@@ -362,20 +366,14 @@ class Instances:
             lambda: instance.root_exit,
         )
 
-    def _existing(self, snapshot_id: str, workload: instance_pb2.Workload) -> Manifest | None:
-        """Return the complete and sound snapshot of that id, when it is of the same workload."""
-        store = self._builder.store
-        if not store.path(snapshot_id).exists():
-            return None
-        manifest = store.check(snapshot_id)
-        return manifest if manifest.workload == workload else None
-
     def _on_event(self, instance: Instance, event: Event) -> None:
         """Follow a report of a sandbox and tell the watchers."""
         with instance.changed:
             wake = instance.observe(event, adoption.clock_offset(), time.time_ns())
             instance.changed.notify_all()
             self.changes.publish(Change(self._with_root(instance), wake))
+        if isinstance(event, Armed):
+            self.stale.look(instance.instance_id)
 
     def _change(self, instance: Instance, transition: Callable[[], None]) -> None:
         """Make a transition of our own and tell the watchers."""

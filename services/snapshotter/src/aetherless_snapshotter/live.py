@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aetherless_snapshotter.builder import Built
+    from aetherless_snapshotter.hostfiles import HostFile
     from aetherless_snapshotter.instance import Instance
     from aetherless_snapshotter.sandbox import Endpoint, Sandbox
 
@@ -26,6 +27,8 @@ class Live:
     sandbox: Sandbox
     endpoint: Endpoint | None = None
     built: Built | None = None
+    #: The host's files that a restore relies on; None until they were looked at.
+    host_files: dict[str, HostFile] | None = None
 
 
 class Table:

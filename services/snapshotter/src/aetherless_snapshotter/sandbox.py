@@ -173,9 +173,14 @@ class Sandbox:
         self.close()
         delete_folder(self.folder, self._record.cgroup)
 
+    @property
+    def root(self) -> Path:
+        """Where the host sees the sandbox's root."""
+        return Path(f"/proc/{self.init_pid}/root")
+
     def layer(self, tag: str) -> Path:
         """Return where the host reads a tree's upper layer (through the init's root)."""
-        return Path(f"/proc/{self.init_pid}/root/layers/{tag}/u")
+        return self.root / "layers" / tag / "u"
 
     def tree_processes(self) -> list[int]:
         """Return the processes of the tree's group, by their ids on this host."""

@@ -21,17 +21,18 @@ import structlog
 from google.protobuf import json_format
 
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_common.errors import DataLoss, NotFound, ResourceExhausted
+from aetherless_common.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted
 from aetherless_common.settings import write_atomically
-from aetherless_snapshotter import errors, files
+from aetherless_snapshotter import errors, files, hostfiles
 from aetherless_snapshotter.fingerprint import Fingerprint
+from aetherless_snapshotter.hostfiles import HostFile
 from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 log = structlog.get_logger()
-FORMAT = 2
+FORMAT = 3
 IMAGES = "images"
 LAYERS = "layers"
 _MANIFEST = "manifest.json"
@@ -72,7 +73,8 @@ class Manifest:
     fingerprint: Fingerprint
     #: The writable trees whose layers are kept: tag → path in the sandbox.
     trees: dict[str, str]
-    mapped_files: tuple[str, ...]
+    #: The host's files that a restore maps or opens, by their paths, the same in the sandbox.
+    host_files: dict[str, HostFile]
     files: dict[str, FileRecord] = field(default_factory=dict)
 
     def encode(self) -> str:
@@ -89,7 +91,7 @@ class Manifest:
                 "root_pid": self.root_pid,
                 "fingerprint": asdict(self.fingerprint),
                 "trees": self.trees,
-                "mapped_files": self.mapped_files,
+                "host_files": {name: asdict(file) for name, file in self.host_files.items()},
                 "files": {name: asdict(record) for name, record in self.files.items()},
             },
             indent=1,
@@ -100,11 +102,12 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            ValueError: it is no manifest of this format.
+            OtherFormatError: another version of this software wrote it.
+            ValueError: it is no manifest.
         """
         raw: dict[str, Any] = json.loads(text)
         if raw.get("format") != FORMAT:
-            raise ValueError(f"format {raw.get('format')}")
+            raise OtherFormatError(str(raw.get("format")))
         try:
             return cls(
                 json_format.ParseDict(raw["snapshot"], snapshot_pb2.Snapshot()),
@@ -113,11 +116,15 @@ class Manifest:
                 int(raw["root_pid"]),
                 Fingerprint(**raw["fingerprint"]),
                 dict(raw["trees"]),
-                tuple(raw["mapped_files"]),
+                {name: HostFile(**file) for name, file in raw["host_files"].items()},
                 {name: FileRecord(**record) for name, record in raw["files"].items()},
             )
         except (KeyError, TypeError, json_format.ParseError) as error:
             raise ValueError(str(error)) from error
+
+
+class OtherFormatError(Exception):
+    """A manifest of another version of this software; the text names its format."""
 
 
 class SnapshotStore:
@@ -218,6 +225,7 @@ class SnapshotStore:
         Raises:
             NotFound: SNAPSHOT_NOT_FOUND.
             DataLoss: SNAPSHOT_CORRUPT, the manifest can't be read.
+            FailedPrecondition: SNAPSHOT_INCOMPATIBLE, another version of this software wrote it.
         """
         try:
             text = (self.path(snapshot_id) / _MANIFEST).read_text(encoding="utf-8")
@@ -225,9 +233,13 @@ class SnapshotStore:
             raise errors.snapshot_not_found(snapshot_id) from None
         try:
             manifest = Manifest.decode(text)
+        except OtherFormatError as error:
+            raise errors.snapshot_incompatible(
+                snapshot_id, "manifest format", str(error), str(FORMAT)
+            ) from None
         except ValueError as error:
             raise errors.snapshot_corrupt(
-                snapshot_id, _MANIFEST, f"format {FORMAT}", str(error)
+                snapshot_id, _MANIFEST, "a manifest", str(error)
             ) from None
         trial = self._trial(snapshot_id)
         if trial is not None:
@@ -255,9 +267,23 @@ class SnapshotStore:
         for folder in sorted(self._folder.glob("[!.]*/")):
             try:
                 found.append(self.manifest(folder.name))
-            except (DataLoss, NotFound) as error:
+            except (DataLoss, FailedPrecondition, NotFound) as error:
                 log.warning("snapshot left out", snapshot=folder.name, error=str(error))
         return found
+
+    def check_host(self, snapshot_id: str) -> Manifest:
+        """Return the manifest after the host was checked against it.
+
+        Raises:
+            NotFound: SNAPSHOT_NOT_FOUND.
+            FailedPrecondition: SNAPSHOT_INCOMPATIBLE or SNAPSHOT_STALE.
+            DataLoss: SNAPSHOT_CORRUPT, the manifest can't be read.
+        """
+        manifest = self.manifest(snapshot_id)
+        for what, expected, actual in manifest.fingerprint.differences(self._host):
+            raise errors.snapshot_incompatible(snapshot_id, what, expected, actual)
+        check_host_files(snapshot_id, manifest.host_files)
+        return manifest
 
     def check(self, snapshot_id: str) -> Manifest:
         """Return the manifest after the host and every file were checked against it.
@@ -266,17 +292,32 @@ class SnapshotStore:
 
         Raises:
             NotFound: SNAPSHOT_NOT_FOUND.
-            FailedPrecondition: SNAPSHOT_INCOMPATIBLE.
+            FailedPrecondition: SNAPSHOT_INCOMPATIBLE or SNAPSHOT_STALE.
             DataLoss: SNAPSHOT_CORRUPT.
         """
-        manifest = self.manifest(snapshot_id)
-        for what, expected, actual in manifest.fingerprint.differences(self._host):
-            raise errors.snapshot_incompatible(snapshot_id, what, expected, actual)
+        manifest = self.check_host(snapshot_id)
         moved = self._check_files(snapshot_id, manifest)
         if moved:
             manifest = replace(manifest, files={**manifest.files, **moved})
             write_atomically(self.path(snapshot_id) / _MANIFEST, manifest.encode())
         return manifest
+
+    def made_of(self, workload: instance_pb2.Workload, snapshot_id: str) -> Manifest | None:
+        """Return the complete and sound snapshot of that id, when it is of this workload.
+
+        One that this host can't use any more counts as none: it is made anew.
+
+        Raises:
+            DataLoss: SNAPSHOT_CORRUPT.
+        """
+        try:
+            manifest = self.check(snapshot_id)
+        except NotFound:
+            return None
+        except FailedPrecondition as error:
+            log.info("snapshot is made anew", snapshot=snapshot_id, error=str(error))
+            return None
+        return manifest if manifest.workload == workload else None
 
     def _check_files(self, snapshot_id: str, manifest: Manifest) -> dict[str, FileRecord]:
         """Check each file; returns new records of files that only moved (a copied snapshot)."""
@@ -294,6 +335,16 @@ class SnapshotStore:
                 raise errors.snapshot_corrupt(snapshot_id, name, record.sha256, actual.sha256)
             moved[name] = actual
         return moved
+
+
+def check_host_files(snapshot_id: str, files: Mapping[str, HostFile]) -> None:
+    """Refuse a snapshot that relies on a file of the host which is not what it was.
+
+    Raises:
+        FailedPrecondition: SNAPSHOT_STALE.
+    """
+    for name, expected, actual in hostfiles.changes(files):
+        raise errors.snapshot_stale(snapshot_id, name, expected, actual)
 
 
 def _regular_files(folder: Path) -> Iterator[Path]:

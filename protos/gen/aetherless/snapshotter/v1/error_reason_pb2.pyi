@@ -85,6 +85,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: a folder's file system is full. Metadata: path, neededBytes, freeBytes, remedy."""
     ERROR_REASON_ROOT_NOT_COPYABLE: _ErrorReason.ValueType  # 30
     """FAILED_PRECONDITION: the function's folder holds something that can't be copied. Metadata: path, problem."""
+    ERROR_REASON_SNAPSHOT_STALE: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION: a file of the host that the snapshot maps, such as a library, changed since. Metadata: snapshot, file, expected, actual."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in google.rpc.ErrorInfo of domain "snapshotter.aetherless"; the wire string has no prefix."""
@@ -151,4 +153,6 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 29
 """RESOURCE_EXHAUSTED: a folder's file system is full. Metadata: path, neededBytes, freeBytes, remedy."""
 ERROR_REASON_ROOT_NOT_COPYABLE: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION: the function's folder holds something that can't be copied. Metadata: path, problem."""
+ERROR_REASON_SNAPSHOT_STALE: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION: a file of the host that the snapshot maps, such as a library, changed since. Metadata: snapshot, file, expected, actual."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
