@@ -47,6 +47,7 @@ class FakeHost:
 
     Attributes:
         trial: what trial restores show.
+        findings: what programs are found to hold before they are checkpointed.
         calls: the RPCs that change something, in the order they came.
         faults: for an RPC, the errors that its next calls are answered with.
         before: called with each changing RPC's name before it has an effect.
@@ -64,6 +65,7 @@ class FakeHost:
         self.busy: set[str] = set()
         self.foreign_ports: set[int] = set()
         self.trial = trial_of(milliseconds=4)
+        self.findings: list[snapshot_pb2.Finding] = []
         self.calls: list[str] = []
         self.faults: dict[str, list[AetherlessError]] = defaultdict(list)
         self.before: Callable[[str], None] = lambda _: None

@@ -124,6 +124,12 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
     def _checkpoint(self, snapshot_id: str, golden: Any, context: Any) -> Iterator[Any]:
         """Go through the phases of a snapshot, as long as somebody waits for it."""
         host = self.host
+        if host.findings:
+            yield snapshotter_service_pb2.CreateSnapshotResponse(findings=host.findings)
+        if any(each.severity == snapshot_pb2.FINDING_SEVERITY_REFUSED for each in host.findings):
+            function = golden.workload.function_id
+            text = f"{function} can't be checkpointed"
+            raise FailedPrecondition("NOT_CHECKPOINTABLE", text, {"function": function})
         phase = snapshot_pb2.SnapshotPhase(name="dump", state=snapshot_pb2.PHASE_STATE_STARTED)
         yield snapshotter_service_pb2.CreateSnapshotResponse(phase=phase)
         while not host.holds.wait(0.01):
@@ -134,7 +140,13 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
             function_id=golden.workload.function_id,
             revision=golden.workload.revision,
             listen_families=snapshot_pb2.LISTEN_FAMILIES_IPV4,
+            findings=host.findings,
+            size_bytes=4096,
+            resident_bytes=8192,
+            processes=[snapshot_pb2.SnapshotProcess(pid=10000)],
         )
+        for name in ("start", "ready", "warm-up", "dump"):
+            snapshot.phases.add(name=name).duration.FromMilliseconds(20)
         with host.lock:
             host.snapshots[snapshot_id] = snapshot
         host.after("CreateSnapshot")

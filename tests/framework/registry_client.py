@@ -19,7 +19,7 @@ from aetherless_common.channels import connect
 from aetherless_common.errors import AetherlessError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from aetherless_common.settings import Settings
 
@@ -81,6 +81,13 @@ class RegistryClient:
             name=f"functions/{function_id}", **fields
         )
         return self.stub.RollbackFunction(request, wait_for_ready=True).function
+
+    def check(
+        self, spec: function_pb2.FunctionSpec, restores: int = 0
+    ) -> Iterator[registry_service_pb2.CheckHandlerResponse]:
+        """Check a program; gives what is told of it."""
+        request = registry_service_pb2.CheckHandlerRequest(spec=spec, restores=restores)
+        return self.stub.CheckHandler(request, wait_for_ready=True)
 
     def get(self, function_id: str = "hello") -> function_pb2.Function:
         """Return a function."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aetherless_common.errors import FailedPrecondition
+from aetherless_common.errors import FailedPrecondition, Unavailable
 from framework.registry_client import RegistryClient, wait_until
-from framework.served import NOTHING, serving
+from framework.served import NOTHING, serving, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +48,20 @@ ROLLBACK = [
     "SetRoute",
     "DetachEndpoint",
     "DeleteInstance",
+]
+CHECK = [
+    "CreateInstance",
+    "AttachEndpoint",
+    "CreateSnapshot",
+    "DetachEndpoint",
+    "DeleteInstance",
+    "CreateInstance",
+    "AttachEndpoint",
+    "TryInstance",
+    "DetachEndpoint",
+    "DeleteInstance",
+    "DeleteSnapshot",
+    "DeleteRoot",
 ]
 STOP_S = 20.0
 
@@ -273,3 +287,21 @@ def test_killed_while_serving(
     assert (after.revision, after.spec) == (before.revision, before.spec)
     assert after.create_time == before.create_time
     assert host.calls == []
+
+
+@pytest.mark.parametrize(("moment", "index"), moments(CHECK))
+def test_nothing_is_left_of_a_check(
+    processes: Processes,
+    client: RegistryClient,
+    host: FakeHost,
+    spec: Spec,
+    moment: str,
+    index: int,
+) -> None:
+    """Whichever call it died around, its caller is told, and the next registry removes it all."""
+    processes.kill_at(moment, index)
+    with pytest.raises(Unavailable):
+        list(client.check(spec()))
+    processes.restart_after_death()
+    settled(host, NOTHING)
+    assert processes.killed == 1

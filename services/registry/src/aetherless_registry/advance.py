@@ -181,6 +181,14 @@ class Advancer:
             RetryLaterError: a service does not answer, or refuses.
         """
         log.warning("stranger", function=function_id)
+        self.clear(function_id)
+
+    def clear(self, function_id: str) -> None:
+        """Remove all that is there of a function that nobody declares.
+
+        Raises:
+            RetryLaterError: a service does not answer, or refuses.
+        """
         while not self._stopping.is_set():
             world = self.observe(function_id)
             step = next_step(_ghost(function_id), world.observed(function_id))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import NamedTuple
 
 INSTANCES = "instances/"
@@ -13,7 +14,8 @@ FUNCTIONS = "functions/"
 ROUTES = "routes/"
 ROOTS = "roots/"
 
-_REVISION = r"(?P<function>[A-Za-z0-9_-]{1,64})-r(?P<revision>[1-9][0-9]*)"
+_FUNCTION = r"[A-Za-z0-9_-]{1,64}(?:\.check[0-9a-f]{6})?"
+_REVISION = rf"(?P<function>{_FUNCTION})-r(?P<revision>[1-9][0-9]*)"
 _SNAPSHOT = re.compile(_REVISION)
 _SANDBOX = re.compile(rf"{_REVISION}-(?:golden|0)")
 
@@ -38,6 +40,16 @@ def instance_id(function: str, revision: int) -> str:
 def snapshot_id(function: str, revision: int) -> str:
     """Return the id of a revision's snapshot."""
     return f"{function}-r{revision}"
+
+
+def check_id(function: str) -> str:
+    """Return a new id of a check of what would be ``function``; no function can have it."""
+    return f"{function}.check{secrets.token_hex(3)}"
+
+
+def is_check(function: str) -> bool:
+    """Tell whether the other services' function is a check, which nobody declares."""
+    return "." in function
 
 
 def sandbox_owner(name: str) -> Owner | None:

@@ -15,6 +15,7 @@ import structlog
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError, Unavailable
+from aetherless_registry import names
 from aetherless_registry.wakes import Noticed, WakeJoiner
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class Observer:
 
     def _take_all(self, present: list[instance_pb2.Instance]) -> None:
         """Take over a full list: the snapshotter is there, or there again."""
+        present = [each for each in present if not names.is_check(each.workload.function_id)]
         known = self._view.replace_instances(present)
         self._chronicle.resumed(known, present)
         touched = {each.workload.function_id for each in (*known.values(), *present)}
@@ -167,10 +169,10 @@ class Observer:
 
     def _take_change(self, response: snapshotter_service_pb2.WatchInstancesResponse) -> None:
         """Take over one change, and tell of the wake in it."""
-        if not response.HasField("instance"):
-            return
         instance = response.instance
         function_id = instance.workload.function_id
+        if not response.HasField("instance") or names.is_check(function_id):
+            return
         self._view.put_instance(instance)
         self.settle(function_id)
         if response.HasField("wake"):

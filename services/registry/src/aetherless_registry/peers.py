@@ -156,14 +156,16 @@ class Peers:
 
     # Sandboxes
 
-    def create_golden(self, name: str, workload: instance_pb2.Workload) -> None:
+    def create_golden(self, name: str, workload: instance_pb2.Workload) -> instance_pb2.Instance:
         """Make the sandbox that a program is really started in."""
-        self._create(name, workload, instance_pb2.INSTANCE_ROLE_GOLDEN, "")
+        return self._create(name, workload, instance_pb2.INSTANCE_ROLE_GOLDEN, "")
 
-    def create_clone(self, name: str, workload: instance_pb2.Workload, snapshot: str) -> None:
+    def create_clone(
+        self, name: str, workload: instance_pb2.Workload, snapshot: str
+    ) -> instance_pb2.Instance:
         """Make a sandbox that restores a snapshot."""
         snapshot_name = names.SNAPSHOTS + snapshot
-        self._create(name, workload, instance_pb2.INSTANCE_ROLE_CLONE, snapshot_name)
+        return self._create(name, workload, instance_pb2.INSTANCE_ROLE_CLONE, snapshot_name)
 
     def create_snapshot(self, snapshot: str, golden: str) -> TypedStream:
         """Start the checkpoint of a golden; its phases, and at last the snapshot, are streamed."""
@@ -173,9 +175,13 @@ class Peers:
         stream: Any = self._snapshotter.CreateSnapshot(request)
         return stream  # type: ignore[no-any-return]
 
-    def try_instance(self, name: str) -> snapshot_pb2.Trial:
-        """Restore the snapshot of a sandbox that is not armed yet, a few times."""
-        request = snapshotter_service_pb2.TryInstanceRequest(name=names.INSTANCES + name)
+    def try_instance(
+        self, name: str, restores: int = 0, *, ignore_limit: bool = False
+    ) -> snapshot_pb2.Trial:
+        """Restore the snapshot of a sandbox that is not armed yet, a few times (0: as usual)."""
+        request = snapshotter_service_pb2.TryInstanceRequest(
+            name=names.INSTANCES + name, restores=restores, ignore_limit=ignore_limit
+        )
         return self._snapshotter.TryInstance(request).trial
 
     def arm_instance(self, name: str, endpoint: endpoint_pb2.Endpoint) -> None:
@@ -224,12 +230,12 @@ class Peers:
         workload: instance_pb2.Workload,
         role: instance_pb2.InstanceRole.ValueType,
         snapshot: str,
-    ) -> None:
+    ) -> instance_pb2.Instance:
         """Make a sandbox."""
         request = snapshotter_service_pb2.CreateInstanceRequest(
             instance_id=name, workload=workload, role=role, snapshot=snapshot
         )
-        self._snapshotter.CreateInstance(request)
+        return self._snapshotter.CreateInstance(request).instance
 
     # The network
 

@@ -53,6 +53,8 @@ class Reconciler:
         self._stopping = threading.Event()
         self._adopted = False
         self._at_start: frozenset[str] = frozenset()
+        # What somebody else is at work on; see ``lend``.
+        self._lent: set[str] = set()
         # Failures in a row of each key.
         self._failures: dict[str, int] = {}
         self._threads = [
@@ -86,6 +88,23 @@ class Reconciler:
         if function_id:
             self._queue.add(function_id)
 
+    def lend(self, function_id: str) -> None:
+        """Leave a function that nobody declares to the caller, until ``take_back``."""
+        self._lent.add(function_id)
+
+    def take_back(self, function_id: str) -> None:
+        """Have a lent function be as it is declared: gone."""
+        self._lent.discard(function_id)
+        self.enqueue(function_id)
+
+    def clear(self, function_id: str) -> None:
+        """Remove now what is there of a lent function.
+
+        Raises:
+            RetryLaterError: a service does not answer, or refuses.
+        """
+        self._advancer.clear(function_id)
+
     def resync(self) -> None:
         """Look at everything soon: a service came back."""
         self._queue.add(EVERYTHING)
@@ -103,6 +122,8 @@ class Reconciler:
         try:
             if key == EVERYTHING:
                 self._look_at_everything()
+            elif key in self._lent:
+                return
             elif self._adopted:
                 self._advancer.advance(key)
             else:
@@ -137,7 +158,7 @@ class Reconciler:
         if not self._adopted:
             # What is there now was made by a registry before this one, so only what was stored
             # when this one started can explain it; a function declared since can't.
-            for function_id in world.owners() - self._at_start:
+            for function_id in world.owners() - self._at_start - self._lent:
                 self._advancer.remove_stranger(function_id)
             self._adopted = True
         declared = {record.function_id for record in self._catalog.records()[0]}

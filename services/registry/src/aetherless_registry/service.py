@@ -11,6 +11,7 @@ import structlog
 from aetherless.registry.v1 import registry_service_pb2_grpc
 from aetherless_common.errors import Internal
 from aetherless_registry.catalog import Catalog
+from aetherless_registry.checks import Checks
 from aetherless_registry.chronicle import Chronicle
 from aetherless_registry.courses import Courses
 from aetherless_registry.declarations import Declarations
@@ -105,7 +106,10 @@ class _Parts:
         )
         operations = Operations(self._catalog, self._peers, view, self._observer, spans)
         declarations = Declarations(self._catalog, self._reconciler.declared)
-        self.servicer = RegistryServicer(self._catalog, declarations, operations, self._events)
+        self._checks = Checks(self._peers, self._reconciler)
+        self.servicer = RegistryServicer(
+            self._catalog, declarations, operations, self._checks, self._events
+        )
 
     def _changed(self, changes: Sequence[Change]) -> None:
         """Record what changes of functions are: as spans, and as events."""
@@ -126,6 +130,7 @@ class _Parts:
     def stop(self) -> None:
         """End the threads, then let go of what they used."""
         self._catalog.close()
+        self._checks.stop()
         self._observer.stop()
         self._reconciler.stop()
         self._courses.close()

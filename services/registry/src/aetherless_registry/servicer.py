@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from aetherless_common.watch import Subscription
     from aetherless_registry.catalog import Catalog, News
+    from aetherless_registry.checks import Checks
     from aetherless_registry.declarations import Declarations
     from aetherless_registry.events import EventLog
     from aetherless_registry.operations import Operations
@@ -37,6 +38,7 @@ class RegistryServicer(EventRpcs):
         catalog: the functions.
         declarations: changes what is declared.
         operations: what can be done to one that is deployed.
+        checks: tries what might be declared.
         events: what happened to them.
         mark_s: how often a watcher that asked for it is told where it is, in seconds.
         watch_queue: how many events may wait for a watcher.
@@ -47,6 +49,7 @@ class RegistryServicer(EventRpcs):
         catalog: Catalog,
         declarations: Declarations,
         operations: Operations,
+        checks: Checks,
         events: EventLog,
         mark_s: float = PROGRESS_MARK_S,
         watch_queue: int = WATCH_QUEUE,
@@ -55,6 +58,7 @@ class RegistryServicer(EventRpcs):
         self._catalog = catalog
         self._declarations = declarations
         self._operations = operations
+        self._checks = checks
         self._mark_s = mark_s
         self._watch_queue = watch_queue
 
@@ -150,6 +154,16 @@ class RegistryServicer(EventRpcs):
         """Restore an instance of a function."""
         record = self._operations.wake(function_id_of(request.name))
         return registry_service_pb2.WakeFunctionResponse(function=self._catalog.message(record))
+
+    def CheckHandler(
+        self,
+        request: registry_service_pb2.CheckHandlerRequest,
+        context: grpc.ServicerContext,
+    ) -> Iterator[registry_service_pb2.CheckHandlerResponse]:
+        """Try a program, and leave nothing of it."""
+        check = self._checks.begin(request)
+        context.add_callback(check.cancel)
+        yield from self._checks.run(check)
 
     def _live(
         self,

@@ -153,7 +153,7 @@ class StepRunner:
             for response in stream:
                 complete = complete or response.HasField("snapshot")
                 if response.HasField("phase"):
-                    progress = _phase(job.step, response.phase)
+                    progress = phase_progress(job.step.kind, response.phase)
                     self._catalog.tell_progress(job.function_id, progress)
         finally:
             with self._lock:
@@ -222,10 +222,12 @@ class StepRunner:
         self._peers.attach_endpoint(name, netns_path, job.spec.trigger_port)
 
 
-def _phase(step: Step, phase: snapshot_pb2.SnapshotPhase) -> function_pb2.DeployProgress:
-    """Return a snapshot's phase as a deploy's progress."""
+def phase_progress(
+    kind: StepKind, phase: snapshot_pb2.SnapshotPhase
+) -> function_pb2.DeployProgress:
+    """Return a snapshot's phase as the progress of the step that makes it."""
     return function_pb2.DeployProgress(
-        step=step.kind.value,
+        step=kind.value,
         phase=phase.name,
         state=_PHASES.get(phase.state, function_pb2.PROGRESS_STATE_UNSPECIFIED),
         duration=phase.duration,

@@ -122,12 +122,17 @@ class Builder:
         self.let_go(function_id, others)
 
     def let_go(self, function_id: str, others: Sequence[instance_pb2.Workload]) -> None:
-        """Release a function's id range when nothing of it is there; ``others`` as in release."""
+        """Release a function's id range when nothing of it is there; ``others`` as in release.
+
+        A check's log goes with it; a function's stays, so that it can be read afterwards.
+        """
         owners = {one.function_id for one in others}
         owners |= {manifest.workload.function_id for manifest in self.store.manifests()}
         owners |= {owner for owner, _ in self.roots.all()}
         if function_id not in owners:
             self.ids.release(function_id)
+            if workloads.is_check(function_id):
+                self.logs.remove(function_id)
 
     def _clone_trees(self, snapshot_id: str, manifest: Manifest, root: Root) -> tuple[Tree, ...]:
         """Return the writable trees of a clone: the golden's layers, read-only, below new ones."""

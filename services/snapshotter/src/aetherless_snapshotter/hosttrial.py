@@ -80,7 +80,7 @@ class Trial:
         finally:
             files.remove_tree(self._folder)
             self._let_go(FUNCTION, [])
-            self._builder.logs.path(FUNCTION).unlink(missing_ok=True)
+            self._builder.logs.remove(FUNCTION)
 
     def _workload(self) -> instance_pb2.Workload:
         """Write the small program and describe it."""

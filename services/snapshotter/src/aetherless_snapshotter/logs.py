@@ -55,6 +55,10 @@ class Logs:
             os.close(descriptor)
         return path
 
+    def remove(self, function_id: str) -> None:
+        """Remove a function's log; one that is not there is fine."""
+        self.path(function_id).unlink(missing_ok=True)
+
     def last_lines(self, function_id: str, lines: int) -> bytes:
         """Return the last ``lines`` lines (all when negative); empty when there is no log."""
         try:

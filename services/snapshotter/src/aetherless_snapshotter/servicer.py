@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.roots import Roots
     from aetherless_snapshotter.store import SnapshotStore
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
-_ROOT = re.compile(r"roots/(?P<function>[A-Za-z0-9_-]{1,100})/(?P<revision>[1-9][0-9]*)\Z")
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z")
+_ROOT = re.compile(
+    r"roots/(?P<function>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})/(?P<revision>[1-9][0-9]*)\Z"
+)
 _PATIENCE_SECONDS = 5.0
 _LOG_LINES = 100
 
@@ -242,7 +244,7 @@ def _id(field: str, value: str) -> str:
         InvalidArgument: INVALID_ARGUMENT.
     """
     if not _ID.match(value):
-        raise errors.invalid_argument(field, "must be 1 to 100 characters of a-z A-Z 0-9 _ -")
+        raise errors.invalid_argument(field, "must be 1 to 100 characters of a-z A-Z 0-9 _ - .")
     return value
 
 

@@ -36,7 +36,7 @@ RESERVED_VARIABLES = frozenset(
     {"AETHER_SOCKET", "AETHER_TRIGGER_PORT", "AETHER_FUNCTION_ID", "PORT"}
 )
 _SHEBANG_BYTES = 256
-_FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}(\.check[0-9a-f]{6})?\Z")
 _VARIABLE = re.compile(r"[^=\x00]+\Z")
 _MAX_MEMORY = 16384 << 20
 _MAX_PORT = 65535
@@ -80,7 +80,8 @@ def validate(workload: instance_pb2.Workload) -> None:
 def _problems(workload: instance_pb2.Workload) -> Iterable[tuple[str, str]]:
     """Yield each field of a workload that is wrong, with what is wrong."""
     if not _FUNCTION_ID.match(workload.function_id):
-        yield "workload.function_id", "must be 1 to 64 characters of A-Z a-z 0-9 _ -"
+        problem = "must be 1 to 64 characters of A-Z a-z 0-9 _ -, and the suffix of a check"
+        yield "workload.function_id", problem
     if workload.revision < 1:
         yield "workload.revision", "must be at least 1"
     if not workload.handler_path.startswith("/"):
@@ -112,6 +113,11 @@ def _environment_problems(environment: Mapping[str, str]) -> Iterable[tuple[str,
     if len(environment) > _MAX_VARIABLES or size > _MAX_ENVIRONMENT:
         limits = f"{_MAX_VARIABLES} variables and {_MAX_ENVIRONMENT} bytes"
         yield "workload.environment", f"must hold at most {limits}"
+
+
+def is_check(function_id: str) -> bool:
+    """Tell whether an id is of a check, of which nothing may be left, and not of a function."""
+    return "." in function_id
 
 
 def resolve(workload: instance_pb2.Workload) -> Program:
@@ -270,7 +276,7 @@ def _environment(workload: instance_pb2.Workload) -> dict[str, str]:
     fixed = {
         "AETHER_SOCKET": HANDLER_SOCKET,
         "AETHER_TRIGGER_PORT": str(workload.trigger_port),
-        "AETHER_FUNCTION_ID": workload.function_id,
+        "AETHER_FUNCTION_ID": workload.function_id.partition(".")[0],
         "PORT": str(workload.trigger_port),
     }
     return {**defaults, **workload.environment, **fixed}

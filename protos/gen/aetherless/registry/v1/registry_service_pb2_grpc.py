@@ -91,6 +91,11 @@ class RegistryServiceStub:
                 request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.CheckHandler = channel.unary_stream(
+                '/aetherless.registry.v1.RegistryService/CheckHandler',
+                request_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.CheckHandlerRequest.SerializeToString,
+                response_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.CheckHandlerResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -174,6 +179,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckHandler(self, request, context):
+        """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +243,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsRequest.FromString,
                     response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'CheckHandler': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckHandler,
+                    request_deserializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.CheckHandlerRequest.FromString,
+                    response_serializer=aetherless_dot_registry_dot_v1_dot_registry__service__pb2.CheckHandlerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -531,6 +548,33 @@ class RegistryService:
             '/aetherless.registry.v1.RegistryService/WatchEvents',
             aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsRequest.SerializeToString,
             aetherless_dot_registry_dot_v1_dot_registry__service__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckHandler(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/aetherless.registry.v1.RegistryService/CheckHandler',
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.CheckHandlerRequest.SerializeToString,
+            aetherless_dot_registry_dot_v1_dot_registry__service__pb2.CheckHandlerResponse.FromString,
             options,
             channel_credentials,
             insecure,

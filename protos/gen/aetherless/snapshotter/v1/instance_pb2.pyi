@@ -238,7 +238,7 @@ class Workload(_message.Message):
     MOUNTS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
-    """The function's id, 1 to 64 characters of A-Z a-z 0-9 _ and -."""
+    """The function's id, 1 to 64 characters of A-Z a-z 0-9 _ and -; of a check, ".check" and 6 hexadecimal digits after it, which the program is not told."""
     revision: _builtins.int
     """The function's revision number, counted from 1."""
     handler_path: _builtins.str

@@ -117,7 +117,7 @@ class CreateInstanceRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
-    """The new instance's id, 1 to 100 characters of a-z A-Z 0-9 _ and -."""
+    """The new instance's id, 1 to 100 characters of a-z A-Z 0-9 _ - and, not as the first, a dot."""
     role: _instance_pb2.InstanceRole.ValueType
     """What it is for."""
     snapshot: _builtins.str
