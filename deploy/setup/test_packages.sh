@@ -8,6 +8,7 @@ TOOLS=(
     go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm rustc:rustc
     fish:fish zsh:zsh
     aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
+    redis-cli:redis-tools # the tests' own redis-server needs the libraries of this
 )
 
 missing=()

@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -50,6 +51,22 @@ def npm(source: Path, target: Path) -> None:
     """Install what package-lock.json names beside the program."""
     copy(source, target)
     run("npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", folder=target)
+
+
+def debian(*packages: str) -> Callable[[Path, Path], None]:
+    """Return a builder that unpacks Debian's packages beside the program.
+
+    They are not installed: an installed server would also be started with the host.
+    """
+
+    def build(source: Path, target: Path) -> None:
+        copy(source, target)
+        run("apt-get", "download", "-q", *packages, folder=target)
+        for package in target.glob("*.deb"):
+            run("dpkg-deb", "--extract", package, target, folder=target)
+            package.unlink()
+
+    return build
 
 
 def go(source: Path, target: Path) -> None:

@@ -30,6 +30,7 @@ class Program:
         build: Builds the folder into another one; None when it runs as it lies there.
         memory_mb: The memory limit that suits it, in MiB.
         keys: Further keys of its entry in a configuration.
+        source: Its folder in tests/programs; the program's own name by default.
         varies: Those of count, pid and parent that differ from one of its workers to another.
     """
 
@@ -37,9 +38,12 @@ class Program:
     build: Callable[[Path, Path], None] | None = None
     memory_mb: int = 256
     keys: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
     varies: frozenset[str] = frozenset()
 
 
+PID = frozenset({"pid"})
+NGINX = builders.debian("nginx")
 PROGRAMS = {
     "node": Program("server.js"),
     "go": Program("counter", builders.go),
@@ -51,6 +55,11 @@ PROGRAMS = {
     "jvm": Program("serve.sh", builders.java, memory_mb=512),
     "rust": Program("server", builders.rust),
     "grpc": Program("serve.py", builders.python, keys={"warmup": "tcp"}),
+    "nginx": Program("serve.sh", NGINX, varies=PID),
+    "nginx-container": Program(
+        "serve.sh", NGINX, keys={"capabilities": "container"}, source="nginx", varies=PID
+    ),
+    "redis": Program("serve.sh", builders.debian("redis-server", "redis-tools")),
 }
 
 
@@ -74,7 +83,8 @@ def built(name: str) -> Path:
     Raises:
         RuntimeError: a build step failed; with its words.
     """
-    source, target, build = SOURCES / name, BUILT / name, program(name).build
+    name, build = program(name).source or name, program(name).build
+    source, target = SOURCES / name, BUILT / name
     if build is None:
         return source
     BUILT.mkdir(parents=True, exist_ok=True)

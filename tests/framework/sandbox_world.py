@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 E = TypeVar("E")
 SNAPSHOT = "snapshot"
+PATH = {"PATH": "/usr/bin:/bin"}
 
 
 @dataclass
@@ -196,3 +197,10 @@ def sandbox_world(folder: Path) -> Iterator[SandboxWorld]:
         finally:
             delete_all(settings.runtime_dir, settings.cgroup_name)
             files.remove_tree(settings.snapshot_dir)
+
+
+def run(sandbox: Sandbox, events: Events, script: str) -> int:
+    """Run a shell script as the golden program; returns its status."""
+    count = len(events.of(RootExited))
+    sandbox.spawn(["/bin/sh", "-c", script], PATH, "/")
+    return events.wait(RootExited, count + 1).code

@@ -25,9 +25,20 @@ if TYPE_CHECKING:
 ID, OTHER = "probe", "other"
 DENIED = {"EACCES", "EPERM", "ENOENT", "EROFS", "ENOSPC", "ENODEV", "ENXIO"}
 UNREACHED = {"ECONNREFUSED", "TimeoutError", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"}
-HANDLER_UID = "1000"
+# By what a function declares: the user it runs as, and its capabilities as the kernel counts them.
+RIGHTS = {"none": ("1000", set[int]()), "container": ("0", {0, 1, 3, 4, 5, 6, 7, 10})}
 WAYS_OUT = (
-    *("core_pattern", "sysrq", "ptrace", "raw_socket", "packet_socket", "mount", "unmount"),
+    *(
+        "core_pattern",
+        "network_setting",
+        "more_namespaces",
+        "sysrq",
+        "ptrace",
+        "raw_socket",
+        "packet_socket",
+        "mount",
+        "unmount",
+    ),
     *("join_init", "init_root", "init_memory", "bpf", "perf", "mknod", "chroot", "become_root"),
     *("hostname", "unshare_user", "unshare_net", "unshare_mount", "unshare_pid", "unshare_all"),
 )
@@ -35,10 +46,11 @@ WAYS_OUT = (
 
 @dataclass(frozen=True)
 class Inside:
-    """A probe that runs in a sandbox beside another function's."""
+    """A probe that runs in a sandbox beside another function's, with a set of capabilities."""
 
     mesh: Orchestrator
     port: int
+    capabilities: str
 
     def attempt(self, name: str, **query: str | int) -> tuple[str, str]:
         """Let the handler try something; return outcome and detail."""
@@ -54,33 +66,40 @@ class Inside:
         return detail
 
 
-@pytest.fixture(scope="module")
-def inside() -> Iterator[Inside]:
+@pytest.fixture(scope="module", params=RIGHTS)
+def inside(request: pytest.FixtureRequest) -> Iterator[Inside]:
     """Restore the probe beside another function that runs too."""
-    probe, other = Function(ID, handler("probe")), Function(OTHER, handler("plain"))
+    probe = Function(ID, handler("probe"), keys={"capabilities": request.param})
+    other = Function(OTHER, handler("plain"))
     with orchestrator(probe, other) as mesh:
         assert call(other.port).ok
         assert call(probe.port).ok
         mesh.wait_state(ID, "RUNNING")
-        yield Inside(mesh, probe.port)
+        yield Inside(mesh, probe.port, request.param)
 
 
 @pytest.mark.parametrize("name", WAYS_OUT)
 def test_a_way_out_is_denied(inside: Inside, name: str) -> None:
-    """The kernel refuses it."""
+    """The kernel refuses it, whatever capabilities were declared."""
     outcome, detail = inside.attempt(name)
+    if name == "become_root" and inside.capabilities == "container":
+        assert outcome == "reached", detail  # of its own user namespace, where it is already
+        return
     assert outcome == "denied", detail
     assert detail in DENIED
 
 
-def test_it_is_nobody_special(inside: Inside) -> None:
-    """It runs as an ordinary user, has no capability, and can't gain one."""
+def test_it_has_the_rights_it_declared(inside: Inside) -> None:
+    """It runs as an ordinary user without capabilities, or with a container's; it gains none."""
+    uid, capabilities = RIGHTS[inside.capabilities]
+    mask = sum(1 << number for number in capabilities)
     lines = inside.told("status").splitlines()
     rights = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
-    assert set(rights["Uid"]) == set(rights["Gid"]) == {HANDLER_UID}
+    assert set(rights["Uid"]) == set(rights["Gid"]) == {uid}
+    assert rights["Groups"] == []
     assert rights["NoNewPrivs"] == ["1"]
-    kinds = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-    assert {int(rights[kind][0], 16) for kind in kinds} == {0}
+    assert {int(rights[kind][0], 16) for kind in ("CapPrm", "CapEff", "CapBnd")} == {mask}
+    assert {int(rights[kind][0], 16) for kind in ("CapInh", "CapAmb")} == {0}
 
 
 def test_the_host_sees_an_unprivileged_user(inside: Inside) -> None:
@@ -130,7 +149,9 @@ def test_it_sees_only_its_own_snapshot(inside: Inside) -> None:
             assert "ro" in fields[5].split(","), line
 
 
-@pytest.mark.parametrize("folder", ["/", "/usr/bin", "/etc", "/proc/sys/kernel", "/dev"])
+@pytest.mark.parametrize(
+    "folder", ["/", "/usr/bin", "/etc", "/proc/sys/kernel", "/dev", "/criu", "/lowers", "/snap"]
+)
 def test_system_folders_are_read_only(inside: Inside, folder: str) -> None:
     """It can't make files where programs and settings are."""
     outcome, detail = inside.attempt("write_path", path=folder)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PROGRAMS = (
     *("hello", "plain", "keeper", "node", "go", "closer"),
     *("flask", "fastapi", "django", "express", "jvm", "rust", "grpc"),
+    *("nginx", "nginx-container", "redis"),
 )
 CROWD = 100
 ID = "program"

@@ -16,6 +16,10 @@ KINDS = {
     "tcp": function_pb2.WARMUP_KIND_TCP,
     "none": function_pb2.WARMUP_KIND_NONE,
 }
+CAPABILITIES = {
+    "none": function_pb2.CAPABILITY_SET_NONE,
+    "container": function_pb2.CAPABILITY_SET_CONTAINER,
+}
 
 
 def specs_of(config: Config, restore_timeout_ms: int) -> list[function_pb2.FunctionSpec]:
@@ -41,6 +45,7 @@ def _spec(function: FunctionConfig, restore_timeout_ms: int) -> function_pb2.Fun
         warmup_kind=KINDS["http" if isinstance(warmup, Warmup) else warmup],
         warmup_path=warmup.path if isinstance(warmup, Warmup) else "",
         mounts=function.mounts,
+        capabilities=CAPABILITIES[function.capabilities],
         source_digest=digest_of(
             Path(function.handler_path), Path(function.root) if function.root else None
         ),

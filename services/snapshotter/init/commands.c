@@ -55,6 +55,7 @@ static int read_program(struct command *command, struct program *program)
 
 	errno = 0;
 	program->cwd = (char *)line_value(&command->line, "cwd");
+	program->container = line_number(&command->line, "container", 0) == 1;
 	stop = at ? memchr(at, 0, command->payload_length) : NULL;
 	if (!program->cwd || !stop)
 		return fail("spawn", "no cwd or no payload");

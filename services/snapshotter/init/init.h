@@ -105,6 +105,7 @@ void init_run(const struct spec *spec) __attribute__((noreturn));
 
 /* spawn.c: processes of the tree. */
 struct program {
+	bool container; /* uid 0 of the sandbox with some capabilities, else uid 1000 with none */
 	char *cwd;
 	char *argv[512];
 	char *env[2048];

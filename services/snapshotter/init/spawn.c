@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Processes of the tree: the golden program without any right, and CRIU with the namespace's own.
- */
+/* Processes of the tree: the golden program with few rights or none, and CRIU with all of the
+ * namespace's own. */
 #include "init.h"
 
 #include <fcntl.h>
@@ -19,6 +19,11 @@
 #define OUR_PIDS "1"	   /* CRIU's own never reach them, however often it is started */
 #define LOG "/log/out"
 #define CRIU "/criu/criu"
+/* What a master needs that drops to another user, in the sandbox's user namespace. */
+#define BIT(capability) (1ul << (capability))
+#define CONTAINER_CAPABILITIES                                                        \
+	(BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | \
+	 BIT(CAP_KILL) | BIT(CAP_SETGID) | BIT(CAP_SETUID) | BIT(CAP_NET_BIND_SERVICE))
 
 static int next_pids_after(const char *last)
 {
@@ -64,18 +69,20 @@ static int forget_signals(void)
 	return sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static int drop_rights(void)
+/* SAFETY: no right beyond these comes back: what is not bounded can't be gained by an exec. */
+static int drop_rights(bool container)
 {
+	unsigned long kept = container ? CONTAINER_CAPABILITIES : 0;
+	unsigned int id = container ? 0 : FUNCTION_ID, low = (unsigned int)kept;
 	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-	struct __user_cap_data_struct none[2] = {0};
+	struct __user_cap_data_struct rights[2] = {{.effective = low, .permitted = low}};
 
 	for (int capability = 0; capability < 64; capability++)
-		if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) && errno != EINVAL)
+		if (!(kept >> capability & 1) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) &&
+		    errno != EINVAL)
 			return -1;
-	if (setgroups(0, NULL) || setresgid(FUNCTION_ID, FUNCTION_ID, FUNCTION_ID) ||
-	    setresuid(FUNCTION_ID, FUNCTION_ID, FUNCTION_ID))
-		return -1;
-	if (syscall(SYS_capset, &header, none))
+	if (setgroups(0, NULL) || setresgid(id, id, id) || setresuid(id, id, id) ||
+	    syscall(SYS_capset, &header, rights))
 		return -1;
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
@@ -86,7 +93,7 @@ static void become_program(const struct spec *spec, const struct program *progra
 	int log = open(LOG, O_WRONLY | O_APPEND | O_CLOEXEC);
 
 	if (!join_tree(spec) && setsid() >= 0 && !redirect(log) && !forget_signals() &&
-	    !drop_rights() && !chdir(program->cwd)) {
+	    !drop_rights(program->container) && !chdir(program->cwd)) {
 		dup3(told, 3, O_CLOEXEC);
 		told = 3;
 		close_range(4, ~0u, 0);

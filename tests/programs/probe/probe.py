@@ -65,6 +65,16 @@ def core_pattern(_: Query) -> str:
     return write_back("/proc/sys/kernel/core_pattern")
 
 
+def network_setting(_: Query) -> str:
+    """Change a setting of the sandbox's network that the sandbox's own uid 0 owns."""
+    return write_back("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+def more_namespaces(_: Query) -> str:
+    """Allow itself user namespaces of its own."""
+    return write_back("/proc/sys/user/max_user_namespaces")
+
+
 def sysrq(_: Query) -> str:
     """Open the kernel's emergency keys for writing."""
     with Path("/proc/sysrq-trigger").open("w"):
@@ -271,6 +281,8 @@ ATTEMPTS: dict[str, Callable[[Query], str]] = {
     attempt.__name__: attempt
     for attempt in (
         core_pattern,
+        network_setting,
+        more_namespaces,
         sysrq,
         read_path,
         write_path,

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from aetherless.registry.v1 import function_pb2
 from aetherless_registry.validation import violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from aetherless.registry.v1 import function_pb2
 
     Spec = Callable[..., function_pb2.FunctionSpec]
 
@@ -39,6 +38,7 @@ GOOD = [
     {"root_path": ""},
     {"root_path": "/srv"},
     {"mounts": ["/data", "/more"]},
+    {"capabilities": function_pb2.CAPABILITY_SET_CONTAINER},
     {"environment": {"KEY": "a=b"}},
     {"warmup_path": ""},
     {"warmup_path": "/health?x=1"},
@@ -67,6 +67,7 @@ BAD = [
     ("warmup_path", "health"),
     ("warmup_path", "/a b"),
     ("warmup_kind", 9),
+    ("capabilities", 9),
 ]
 
 

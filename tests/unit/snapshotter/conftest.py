@@ -10,10 +10,13 @@ import pytest
 
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_snapshotter import images
+from framework.sandbox_world import Events, SandboxWorld, sandbox_world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from aetherless_snapshotter.sandbox import Sandbox
 
 
 @pytest.fixture
@@ -51,3 +54,27 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "test", place], timeout=10, check=True)
     yield place
     subprocess.run(["umount", place], timeout=10, check=True)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[SandboxWorld]:
+    """Return a place for sandboxes."""
+    with sandbox_world(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def workload(tmp_path: Path, make_workload: Callable[..., instance_pb2.Workload]) -> object:
+    """Return a function whose folder is seen in the sandbox."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "handler.py").write_text("import time; time.sleep(100)\n")
+    return make_workload(handler_path=str(folder / "handler.py"), root_path=str(folder))
+
+
+@pytest.fixture
+def made(place: SandboxWorld, workload: instance_pb2.Workload) -> Iterator[tuple[Sandbox, Events]]:
+    """Return a fresh sandbox with its events."""
+    sandbox, events = place.create("one", workload)
+    yield sandbox, events
+    sandbox.delete()

@@ -14,57 +14,25 @@ import pytest
 
 from aetherless_common.cgroups import cgroup_v1_mount, cgroup_v2_mount
 from aetherless_common.proc import start_ticks
-from aetherless_snapshotter import netns
 from aetherless_snapshotter.sandbox import Sandbox, delete_all, delete_folder
 from aetherless_snapshotter.sandbox_errors import (
     CommandTimeoutError,
     SandboxError,
     SandboxGoneError,
-    WrongStateError,
 )
 from aetherless_snapshotter.sandbox_events import (
     Armed,
-    HandlerReady,
     RootExited,
     SandboxEnded,
     SandboxState,
     Woke,
 )
-from aetherless_snapshotter.sandbox_spec import FUNCTION_UID
-from framework.sandbox_world import Events, SandboxWorld, sandbox_world
+from framework.sandbox_world import PATH, Events, SandboxWorld, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from aetherless.snapshotter.v1 import instance_pb2
 
 pytestmark = pytest.mark.root
-
-PATH = {"PATH": "/usr/bin:/bin"}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[SandboxWorld]:
-    """Return a place for sandboxes."""
-    with sandbox_world(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def workload(tmp_path: Path, make_workload: Callable[..., instance_pb2.Workload]) -> object:
-    """Return a function whose folder is seen in the sandbox."""
-    folder = tmp_path / "app"
-    folder.mkdir()
-    (folder / "handler.py").write_text("import time; time.sleep(100)\n")
-    return make_workload(handler_path=str(folder / "handler.py"), root_path=str(folder))
-
-
-@pytest.fixture
-def made(place: SandboxWorld, workload: instance_pb2.Workload) -> Iterator[tuple[Sandbox, Events]]:
-    """Return a fresh sandbox with its events."""
-    sandbox, events = place.create("one", workload)
-    yield sandbox, events
-    sandbox.delete()
 
 
 def groups(place: SandboxWorld, name: str = "") -> list[Path]:
@@ -72,13 +40,6 @@ def groups(place: SandboxWorld, name: str = "") -> list[Path]:
     mounts = (cgroup_v2_mount(), cgroup_v1_mount("memory"), cgroup_v1_mount("pids"))
     parent = place.place.settings.cgroup_name
     return [mount / parent / name for mount in mounts if mount and (mount / parent / name).exists()]
-
-
-def run(sandbox: Sandbox, events: Events, script: str) -> int:
-    """Run a shell script as the golden program; returns its status."""
-    count = len(events.of(RootExited))
-    sandbox.spawn(["/bin/sh", "-c", script], PATH, "/")
-    return events.wait(RootExited, count + 1).code
 
 
 def kill(sandbox: Sandbox) -> None:
@@ -160,115 +121,6 @@ def test_delete_all(place: SandboxWorld, workload: instance_pb2.Workload) -> Non
         assert not groups(place)
     for sandbox in sandboxes:
         sandbox.close()
-
-
-# The program
-
-
-def test_a_program_has_no_rights(made: tuple[Sandbox, Events]) -> None:
-    """It runs as uid 1000, without capabilities, with no_new_privs, and writes to the log."""
-    sandbox, events = made
-    log = sandbox.folder.parents[2] / "state" / "functions-log" / "hello.log"
-    assert run(sandbox, events, "id -u; grep -E 'Cap|NoNew' /proc/self/status; hostname") == 0
-    words = log.read_text().split()
-    assert words[0] == "1000"
-    assert set(words[words.index("CapInh:") + 1 : words.index("NoNewPrivs:") : 2]) == {"0" * 16}
-    assert words[words.index("NoNewPrivs:") + 1] == "1"
-    assert words[-1] == "aether"
-
-
-def test_a_missing_log_is_made(place: SandboxWorld, workload: instance_pb2.Workload) -> None:
-    """The log is there before the program is, and is the function's own."""
-    spec = place.builder.build("one", workload, "").spec
-    spec.log_file.unlink()
-    events = Events()
-    sandbox = Sandbox.create(spec, events.take)
-    assert run(sandbox, events, "echo words") == 0
-    assert spec.log_file.read_text() == "words\n"
-    assert spec.log_file.stat().st_uid == spec.uid_base + FUNCTION_UID
-    sandbox.delete()
-
-
-def test_exit_and_signal_are_told(made: tuple[Sandbox, Events]) -> None:
-    """A program's end comes as an event; the sandbox is idle again."""
-    sandbox, events = made
-    pid = sandbox.spawn(["/bin/sh", "-c", "exit 7"], PATH, "/")
-    assert pid > 9000
-    assert events.wait(RootExited) == RootExited(pid, 7, 0, out_of_memory=False)
-    sandbox.kill_tree()
-    sandbox.spawn(["/bin/sh", "-c", "kill -TERM $$"], PATH, "/")
-    second = events.wait(RootExited, 2)
-    assert (second.code, second.signal) == (-1, signal.SIGTERM)
-
-
-def test_out_of_memory_is_told(made: tuple[Sandbox, Events]) -> None:
-    """A program that meets the limit is ended whole, and the event says why."""
-    sandbox, events = made
-    eater = "b = bytearray(500 << 20)\nfor i in range(0, len(b), 4096): b[i] = 1"
-    sandbox.spawn(["/usr/bin/python3", "-c", eater], PATH, "/")
-    assert events.wait(RootExited).out_of_memory
-
-
-def test_exec_failure_has_its_error_number(made: tuple[Sandbox, Events]) -> None:
-    """What is no program is refused with the kernel's reason, and another can be started."""
-    sandbox, events = made
-    with pytest.raises(SandboxError) as caught:
-        sandbox.spawn(["/no such/program"], PATH, "/")
-    assert caught.value.errno == 2
-    assert run(sandbox, events, "exit 3") == 3
-
-
-def test_a_second_program_is_refused(made: tuple[Sandbox, Events]) -> None:
-    """Only one program runs; killing the tree makes room."""
-    sandbox, _ = made
-    sandbox.spawn(["/bin/sleep", "100"], PATH, "/")
-    with pytest.raises(WrongStateError, match="started"):
-        sandbox.spawn(["/bin/sleep", "100"], PATH, "/")
-    sandbox.kill_tree()
-    assert sandbox.status().state is SandboxState.IDLE
-
-
-def test_environment_and_arguments_arrive_whole(made: tuple[Sandbox, Events]) -> None:
-    """Words with spaces, percent signs, newlines, or none at all, are what they were."""
-    sandbox, events = made
-    odd = "a b%20\n\u00fc"
-    script = 'test "$1" = "$ODD" && test -z "$2" && test $# = 2'
-    sandbox.spawn(["/bin/sh", "-c", script, "sh", odd, ""], {**PATH, "ODD": odd}, "/tmp")
-    assert events.wait(RootExited).code == 0
-
-
-def test_layers_hold_what_was_written(made: tuple[Sandbox, Events]) -> None:
-    """The host reads a tree's upper layer while the sandbox lives."""
-    sandbox, events = made
-    assert run(sandbox, events, "echo new > /tmp/file; echo mine > $HOME/x; exit 0") == 0
-    assert (sandbox.layer("tmp") / "file").read_text() == "new\n"
-    assert sandbox.layer("fn").is_dir()
-
-
-def test_ready_on_the_handler_socket(made: tuple[Sandbox, Events]) -> None:
-    """READY comes as an event; after closing there is no socket any more."""
-    sandbox, events = made
-    sandbox.open_handler_socket()
-    client = (
-        "import socket; s = socket.socket(socket.AF_UNIX);"
-        " s.connect('/run/aether/handler.sock'); s.send(b'READY'); s.recv(1)"
-    )
-    sandbox.spawn(["/usr/bin/python3", "-c", client], PATH, "/")
-    events.wait(HandlerReady)
-    sandbox.close_handler_socket()
-    assert events.wait(RootExited).code == 0
-    assert run(sandbox, events, "test ! -e /run/aether/handler.sock") == 0
-
-
-def test_the_network_inside(made: tuple[Sandbox, Events]) -> None:
-    """The loopback is up, and ports below 1024 are free to use, without anything of the host's."""
-    sandbox, _ = made
-    with netns.make_socket(sandbox.netns_path, socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.bind(("127.0.0.1", 80))
-        listener.listen()
-        with netns.make_socket(sandbox.netns_path, socket.AF_INET, socket.SOCK_STREAM) as client:
-            client.settimeout(5)
-            client.connect(("127.0.0.1", 80))
 
 
 # Losing, adopting

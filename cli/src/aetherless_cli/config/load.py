@@ -32,7 +32,7 @@ WORDS = {
     "less_than_equal": "must be at most {le}, is {given}",
     "too_short": "must have at least one entry",
     "string_pattern_mismatch": "must match {pattern}, is {given}",
-    "literal_error": "must be http, tcp, none or a mapping with 'path'",
+    "literal_error": "must be {expected}, is {given}",
     "value_error": "{error}",
     "string_type": "must be text; put it in quotes",
     "int_type": "must be a whole number",

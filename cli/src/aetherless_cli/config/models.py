@@ -184,6 +184,11 @@ class FunctionConfig(_Strict):
         max_length=64,
         description="Further folders of the host that the program sees, read-only.",
     )
+    capabilities: Literal["none", "container"] = Field(
+        default="none",
+        description="What the program may do inside its sandbox; container is what a master needs"
+        " that drops to another user.",
+    )
 
 
 class Config(_Strict):

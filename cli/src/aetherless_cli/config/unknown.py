@@ -34,7 +34,6 @@ REPLACED = {
 LATER = {
     "functions.*.volumes",
     "functions.*.host_ports",
-    "functions.*.capabilities",
     "functions.*.scaling",
     "functions.*.snapshot",
     "functions.*.ipc",

@@ -30,6 +30,11 @@ _WARMUPS = {
     function_pb2.WARMUP_KIND_TCP: instance_pb2.WARMUP_KIND_TCP,
     function_pb2.WARMUP_KIND_NONE: instance_pb2.WARMUP_KIND_NONE,
 }
+_CAPABILITIES = {
+    function_pb2.CAPABILITY_SET_UNSPECIFIED: instance_pb2.CAPABILITY_SET_NONE,
+    function_pb2.CAPABILITY_SET_NONE: instance_pb2.CAPABILITY_SET_NONE,
+    function_pb2.CAPABILITY_SET_CONTAINER: instance_pb2.CAPABILITY_SET_CONTAINER,
+}
 _FAMILIES = {
     snapshot_pb2.LISTEN_FAMILIES_UNSPECIFIED: route_pb2.ROUTE_FAMILIES_UNSPECIFIED,
     snapshot_pb2.LISTEN_FAMILIES_IPV4: route_pb2.ROUTE_FAMILIES_IPV4,
@@ -149,6 +154,7 @@ def workload(spec: function_pb2.FunctionSpec, revision: int) -> instance_pb2.Wor
         idle_after=spec.idle_after,
         warmup=instance_pb2.Warmup(kind=_WARMUPS[spec.warmup_kind], path=spec.warmup_path or "/"),
         mounts=spec.mounts,
+        capabilities=_CAPABILITIES[spec.capabilities],
     )
 
 

@@ -71,6 +71,8 @@ def _problems(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
         yield "memory_limit_mb", f"must be 1 to {MAX_MEMORY_MB}, is {spec.memory_limit_mb}"
     if not 1 <= spec.trigger_port <= MAX_PORT:
         yield "trigger_port", f"must be 1 to {MAX_PORT}, is {spec.trigger_port}"
+    if spec.capabilities not in function_pb2.CapabilitySet.values():
+        yield "capabilities", f"must be NONE or CONTAINER, is {spec.capabilities}"
     yield from _times(spec)
     yield from _environment(spec)
     yield from _warmup(spec)

@@ -7,13 +7,12 @@ that an edited handler, or a moved interpreter, does not reach a snapshot made b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aetherless_snapshotter import errors, inspection
 from aetherless_snapshotter import workload as workloads
 from aetherless_snapshotter.sandbox_spec import (
-    FUNCTION_UID,
     Bind,
     SandboxSpec,
     Tree,
@@ -74,18 +73,19 @@ class Builder:
             AetherlessError: the workload is refused, or the snapshot missing, damaged or foreign.
         """
         ids = self.ids.get(workload.function_id)
+        owner = workloads.user_of(workload)
         if snapshot_id:
             manifest = self.store.check(snapshot_id)
             root = self.roots.find(workload)
             if not root.copy.exists():
                 raise errors.snapshot_corrupt(snapshot_id, str(root.copy), "a copy", "none")
             program = manifest.program
-            trees = self._clone_trees(snapshot_id, manifest, root)
+            trees = self._clone_trees(snapshot_id, manifest, root, owner)
         else:
             inspection.refuse_devices(workload)
             program = workloads.resolve(workload)
             root = self.roots.ensure(workload, ids)
-            trees = _golden_trees(root)
+            trees = _golden_trees(root, owner)
         spec = SandboxSpec(
             instance_id=instance_id,
             folder=self.settings.instance_dir(instance_id),
@@ -98,6 +98,7 @@ class Builder:
             memory_limit=workload.memory_limit_bytes,
             binds=_binds(root, program),
             trees=trees,
+            owner=owner,
         )
         return Built(spec, program)
 
@@ -134,29 +135,29 @@ class Builder:
             if workloads.is_check(function_id):
                 self.logs.remove(function_id)
 
-    def _clone_trees(self, snapshot_id: str, manifest: Manifest, root: Root) -> tuple[Tree, ...]:
+    def _clone_trees(
+        self, snapshot_id: str, manifest: Manifest, root: Root, owner: int
+    ) -> tuple[Tree, ...]:
         """Return the writable trees of a clone: the golden's layers, read-only, below new ones."""
         layers = self.store.path(snapshot_id) / LAYERS
-        standard = {tree.tag for tree in standard_trees()}
+        owners = {tree.tag: tree.owner for tree in standard_trees(owner)}
         trees = []
         for tag, target in manifest.trees.items():
-            lowers = (layers / tag,) if tag in standard else (layers / tag, root.copy)
-            trees.append(_as_its_lower(Tree(tag, target, lowers)))
+            lowers = (layers / tag,) if tag in owners else (layers / tag, root.copy)
+            trees.append(_as_its_lower(Tree(tag, target, lowers, owner=owners.get(tag, owner))))
         return tuple(trees)
 
 
-def _golden_trees(root: Root) -> tuple[Tree, ...]:
+def _golden_trees(root: Root, owner: int) -> tuple[Tree, ...]:
     """Return the function's folder as a writable tree; none when the handler comes alone."""
     if not root.is_folder:
         return ()
-    return (_as_its_lower(Tree(FUNCTION_TREE, str(root.path), (root.copy,))),)
+    return (_as_its_lower(Tree(FUNCTION_TREE, str(root.path), (root.copy,), owner=owner)),)
 
 
 def _as_its_lower(tree: Tree) -> Tree:
-    """Give a tree's top folder the mode of its uppermost lower layer, and an owner to match."""
-    mode = tree.lowers[0].stat().st_mode & 0o7777
-    owner = next((one.owner for one in standard_trees() if one.tag == tree.tag), FUNCTION_UID)
-    return Tree(tree.tag, tree.target, tree.lowers, mode=mode, owner=owner)
+    """Give a tree's top folder the mode of its uppermost lower layer."""
+    return replace(tree, mode=tree.lowers[0].stat().st_mode & 0o7777)
 
 
 def _binds(root: Root, program: Program) -> tuple[Bind, ...]:

@@ -71,7 +71,6 @@ def restore_request(*, leave_stopped: bool = False) -> bytes:
     request.opts.log_to_stderr = True
     request.opts.rst_sibling = True
     request.opts.leave_stopped = leave_stopped
-    request.opts.tcp_close = True
     return bytes(request.SerializeToString())
 
 

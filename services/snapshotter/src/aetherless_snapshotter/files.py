@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _FICLONE = 0x40049409
 _CHUNK = 1 << 20
+#: How a folder is opened that its owner may have replaced by a link.
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: What is hashed at once.
 _BLOCK = 1 << 16
 _ZEROS = bytes(_BLOCK)
@@ -149,28 +152,42 @@ def copy_tree(source: int, target: int, owner: Callable[[os.stat_result], tuple[
     return copied
 
 
-def copy_layer(source: Path, target: Path) -> int:
-    """Copy one tree's upper layer, its top folder's owner and mode included; returns the bytes."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+def copy_layer(source: int, target: Path) -> int:
+    """Copy the upper layer that the descriptor ``source`` is of, with its top's owner and mode.
+
+    Returns the bytes copied.
+    """
     target.mkdir(mode=0o700)
-    reader = os.open(source, flags)
+    writer = os.open(target, FOLDER_FLAGS)
     try:
-        writer = os.open(target, flags)
-        try:
-            copied = copy_tree(reader, writer, _same_owner)
-            status = os.fstat(reader)
-            os.fchown(writer, status.st_uid, status.st_gid)
-            os.fchmod(writer, status.st_mode & 0o7777)
-        finally:
-            os.close(writer)
+        copied = copy_tree(source, writer, _same_owner)
+        status = os.fstat(source)
+        os.fchown(writer, status.st_uid, status.st_gid)
+        os.fchmod(writer, status.st_mode & 0o7777)
     finally:
-        os.close(reader)
+        os.close(writer)
     return copied
 
 
 def _same_owner(status: os.stat_result) -> tuple[int, int]:
     """Keep the ids of an entry."""
     return status.st_uid, status.st_gid
+
+
+@contextmanager
+def opened_beneath(folder: Path, *names: str) -> Iterator[int]:
+    """Give a descriptor of the folder that ``names`` lead to, one below the other.
+
+    No symbolic link is followed after ``folder``, so whoever can write there leads nowhere else.
+    """
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in names:
+            above, descriptor = descriptor, os.open(name, FOLDER_FLAGS, dir_fd=descriptor)
+            os.close(above)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _copy_entry(
@@ -198,10 +215,9 @@ def _copy_folder(
 ) -> int:
     """Copy one folder and what it holds."""
     os.mkdir(name, 0o700, dir_fd=target)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    inner_source = os.open(name, flags, dir_fd=source)
+    inner_source = os.open(name, FOLDER_FLAGS, dir_fd=source)
     try:
-        inner_target = os.open(name, flags, dir_fd=target)
+        inner_target = os.open(name, FOLDER_FLAGS, dir_fd=target)
         try:
             return copy_tree(inner_source, inner_target, owner)
         finally:

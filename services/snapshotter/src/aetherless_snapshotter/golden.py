@@ -19,6 +19,7 @@ from aetherless_snapshotter.handler_watch import HandlerWatch
 from aetherless_snapshotter.inspection import Found, Inspection
 from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.store import IMAGES, LAYERS, Manifest
+from aetherless_snapshotter.workload import is_container
 
 if TYPE_CHECKING:
     import threading
@@ -189,7 +190,12 @@ class SnapshotRun:
         sandbox = self.golden.sandbox
         sandbox.open_handler_socket()
         try:
-            self.root_pid = sandbox.spawn(program.command, program.environment, program.folder)
+            self.root_pid = sandbox.spawn(
+                program.command,
+                program.environment,
+                program.folder,
+                container=is_container(workload),
+            )
         except SandboxError as error:
             if not error.errno:
                 raise
@@ -274,8 +280,8 @@ class SnapshotRun:
         """Copy the golden's writable trees while it is stopped, then end it."""
         copied = 0
         for tree in self.golden.trees:
-            target = self._staging / LAYERS / tree.tag
-            copied += files.copy_layer(self.golden.sandbox.layer(tree.tag), target)
+            with self.golden.sandbox.layer(tree.tag) as layer:
+                copied += files.copy_layer(layer, self._staging / LAYERS / tree.tag)
         self._end_tree()
         return f"{copied >> 10} KiB in {len(self.golden.trees)} trees"
 
@@ -283,8 +289,9 @@ class SnapshotRun:
         """Prepare the images for restores from inside a sandbox."""
         folder = self._staging / IMAGES
         raised = images.raise_backlogs(folder)
+        closed = images.close_outside(folder)
         images.adopt_user_namespace(folder, self.root_pid)
-        return f"raised the backlog of {raised} listeners to {images.MIN_BACKLOG}"
+        return f"raised the backlog of {raised} listeners, closed {closed} outside connections"
 
     def _copy_on_write(self) -> str:
         """Let clones share the memory that they don't write."""

@@ -13,7 +13,7 @@ import importlib
 import struct
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from google.protobuf.message import Message
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 #: The first word of an image whose second word is its own magic number (common, service).
 _TWO_WORD_MAGICS = frozenset({0x54564319, 0x55105940})
-_TCP_LISTEN = 10
+_IPPROTO_TCP = 6
+_TCP_CLOSE, _TCP_LISTEN = 7, 10
+#: The third word of an IPv6 address that stands for an IPv4 one, as the kernel keeps it.
+_MAPPED = struct.unpack("=I", b"\0\0\xff\xff")[0]
 #: Bit of vma_entry.status.
 _FILE_PRIVATE = 1 << 6
 #: The listen backlog every restored listener gets at least, in connections.
@@ -150,6 +153,42 @@ def raise_backlogs(folder: Path, least: int = MIN_BACKLOG) -> int:
         image.encode(entries)
         image.write(path)
     return changed
+
+
+def close_outside(folder: Path) -> int:
+    """Make every TCP connection of the dump whose other end is not in it a closed socket.
+
+    The connections with the outside were ended before the dump, but a program may have connected
+    again at once: the other end knows one client, not each restore of it. Connections between
+    processes of the tree stay. Returns the number of connections that were closed.
+    """
+    path = folder / "files.img"
+    image = Image.read(path)
+    entries = image.decode(module("fdinfo").file_entry)
+    connections = [entry.isk for entry in entries if entry.HasField("isk") and _connects(entry.isk)]
+    ends = {_ends(connection) for connection in connections}
+    outside = [each for each in connections if _ends(each)[::-1] not in ends]
+    for each in outside:
+        each.state, each.src_port, each.dst_port = _TCP_CLOSE, 0, 0
+        each.ClearField("shutdown")
+    if outside:
+        image.encode(entries)
+        image.write(path)
+    return len(outside)
+
+
+def _connects(socket: Any) -> bool:
+    """Tell whether an inet socket's entry is of a TCP connection."""
+    return socket.proto == _IPPROTO_TCP and socket.state not in (_TCP_CLOSE, _TCP_LISTEN)
+
+
+def _ends(socket: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return both ends of a connection, its own first; an IPv4 address has one form."""
+    source, target = (
+        tuple(words[3:] if list(words[:3]) == [0, 0, _MAPPED] else words)
+        for words in (socket.src_addr, socket.dst_addr)
+    )
+    return (source, socket.src_port), (target, socket.dst_port)
 
 
 def listeners(folder: Path) -> int:

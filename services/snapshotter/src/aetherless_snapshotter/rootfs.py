@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 #: The constant address inside which the netplane answers name lookups; a snapshot freezes it.
 RESOLVER = "198.18.254.53"
 
-_NOBODY = 65534
+#: Users that masters which drop root name, with the numbers that every Debian gives them.
+_SYSTEM_USERS = {"daemon": 1, "bin": 2, "sys": 3, "mail": 8, "www-data": 33, "nobody": 65534}
+_SYSTEM_GROUPS = {"daemon": 1, "bin": 2, "sys": 3, "adm": 4, "tty": 5, "mail": 8, "www-data": 33}
+_GROUPS = {"root": 0, **_SYSTEM_GROUPS, "fn": FUNCTION_UID, "nogroup": 65534}
 _OWN = {
     "passwd": (
-        "root:x:0:0:root:/root:/usr/sbin/nologin\n"
+        f"root:x:0:0:root:{HOME}:/bin/sh\n"
         f"fn:x:{FUNCTION_UID}:{FUNCTION_UID}:function:{HOME}:/bin/sh\n"
-        f"nobody:x:{_NOBODY}:{_NOBODY}:nobody:/nonexistent:/usr/sbin/nologin\n"
+        + "".join(
+            f"{name}:x:{number}:{number}:{name}:/nonexistent:/usr/sbin/nologin\n"
+            for name, number in _SYSTEM_USERS.items()
+        )
     ),
-    "group": f"root:x:0:\nfn:x:{FUNCTION_UID}:\nnogroup:x:{_NOBODY}:\n",
+    "group": "".join(f"{name}:x:{number}:\n" for name, number in _GROUPS.items()),
     "hosts": "127.0.0.1 localhost aether\n::1 localhost aether\n",
     "hostname": "aether\n",
     "resolv.conf": f"nameserver {RESOLVER}\noptions timeout:2 attempts:2\n",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aetherless_snapshotter import errors, files
+from aetherless_snapshotter.workload import user_of
 
 if TYPE_CHECKING:
     from aetherless.snapshotter.v1 import instance_pb2
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 #: The most that a function's folder may hold, in bytes.
 MAX_ROOT_BYTES = 2 << 30
-_SANDBOX_UID = 1000
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Roots:
         """
         root = self.find(workload)
         if not root.copy.exists():
-            self._make(root, ids)
+            self._make(root, ids.host_id(user_of(workload)))
         return root
 
     def find(self, workload: instance_pb2.Workload) -> Root:
@@ -82,8 +82,8 @@ class Roots:
         for leftover in self._folder.glob("*/*/.new"):
             files.remove_tree(leftover)
 
-    def _make(self, root: Root, ids: IdRange) -> None:
-        """Copy the folder beside its final place and rename it."""
+    def _make(self, root: Root, owner: int) -> None:
+        """Copy the folder beside its final place and rename it; the copy is ``owner``'s."""
         source = root.path
         if root.is_folder and not source.is_dir():
             raise errors.invalid_argument("workload.root_path", f"{source} is not a folder")
@@ -97,7 +97,7 @@ class Roots:
         files.remove_tree(staging)
         staging.mkdir(mode=0o700, parents=True)
         try:
-            _copy_root(root, staging, ids.host_id(_SANDBOX_UID))
+            _copy_root(root, staging, owner)
             (staging / root.copy.name).rename(root.copy)
         except OSError as error:
             if files.is_full(error):

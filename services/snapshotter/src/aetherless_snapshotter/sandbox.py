@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from aetherless_snapshotter import launcher, mountfd
+from aetherless_snapshotter import files, launcher, mountfd
 from aetherless_snapshotter.cgroup import InstanceGroup
 from aetherless_snapshotter.control import Control, Line, write_line
 from aetherless_snapshotter.endpoint import Endpoint, open_endpoint
@@ -43,6 +43,8 @@ from aetherless_snapshotter.sandbox_record import (
 from aetherless_snapshotter.sandbox_reports import read_event, read_status, read_wake
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from aetherless_snapshotter.sandbox_spec import SandboxSpec
 
 __all__ = ["Endpoint", "EventHandler", "Quiesced", "Sandbox", "delete_all", "delete_folder"]
@@ -178,9 +180,12 @@ class Sandbox:
         """Where the host sees the sandbox's root."""
         return Path(f"/proc/{self.init_pid}/root")
 
-    def layer(self, tag: str) -> Path:
-        """Return where the host reads a tree's upper layer (through the init's root)."""
-        return self.root / "layers" / tag / "u"
+    def layer(self, tag: str) -> AbstractContextManager[int]:
+        """Give a descriptor of a tree's upper layer, as long as the context lasts.
+
+        It lies in the sandbox, where a program with capabilities may have put links in its way.
+        """
+        return files.opened_beneath(self.root, "layers", tag, "u")
 
     def tree_processes(self) -> list[int]:
         """Return the processes of the tree's group, by their ids on this host."""
@@ -203,18 +208,22 @@ class Sandbox:
         answer = self._control.ask(write_line("wakes", since=sequence))
         return [read_wake(line) for line in answer[:-1]]
 
-    def spawn(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> int:
+    def spawn(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str, *, container: bool = False
+    ) -> int:
         """Start the golden program and return its pid inside; its end comes as ``RootExited``.
 
-        It runs as uid 1000 without capabilities and with no_new_privs, in a session of its own,
-        with a high pid, stdin from /dev/null, stdout and stderr to the log, in group ``tree``.
+        It runs as uid 1000 without capabilities (``container``: as uid 0 with those of
+        CAPABILITY_SET_CONTAINER) and with no_new_privs, in a session of its own, with a high pid,
+        stdin from /dev/null, stdout and stderr to the log, in group ``tree``.
 
         Raises:
             SandboxError: exec failed (``errno`` says why) or a program runs already.
         """
         words = [str(len(argv)), *argv, *(f"{key}={value}" for key, value in env.items())]
         payload = b"".join(os.fsencode(word) + b"\0" for word in words)
-        return self._control.ask(write_line("spawn", cwd=cwd), payload)[-1].number("pid")
+        line = write_line("spawn", cwd=cwd, container=int(container))
+        return self._control.ask(line, payload)[-1].number("pid")
 
     def open_handler_socket(self) -> None:
         """Listen on HANDLER_SOCKET inside; READY on it comes as ``HandlerReady``."""

@@ -14,6 +14,8 @@ HANDLER_SOCKET = "/run/aether/handler.sock"
 HOME = "/home/fn"
 SNAPSHOT_TARGET = "/snap"
 FUNCTION_UID = 1000
+#: What a program runs as that was given a container's capabilities.
+ROOT_UID = 0
 IDS_PER_SANDBOX = 65536
 
 
@@ -73,6 +75,7 @@ class SandboxSpec:
         trees: further writable folders (the function's own); /tmp, /run, /var/tmp, /dev/shm and
             /home/fn are always there, see ``standard_trees``; one of the same tag takes its place.
         hostname: the host name inside.
+        owner: uid and gid, inside, that the program runs as; its home belongs to it.
     """
 
     instance_id: str
@@ -88,20 +91,24 @@ class SandboxSpec:
     binds: tuple[Bind, ...] = ()
     trees: tuple[Tree, ...] = ()
     hostname: str = "aether"
+    owner: int = FUNCTION_UID
 
     def all_trees(self) -> tuple[Tree, ...]:
         """Return the standard trees, replaced by ours of the same tag, and then our others."""
         mine = {tree.tag: tree for tree in self.trees}
-        standard = tuple(mine.pop(tree.tag, tree) for tree in standard_trees())
+        standard = tuple(mine.pop(tree.tag, tree) for tree in standard_trees(self.owner))
         return standard + tuple(mine.values())
 
 
-def standard_trees() -> tuple[Tree, ...]:
-    """Return the writable folders that every sandbox has, without lower layers."""
+def standard_trees(owner: int) -> tuple[Tree, ...]:
+    """Return the writable folders that every sandbox has, without lower layers.
+
+    The home belongs to ``owner``, the others to uid 0.
+    """
     return (
         Tree("tmp", "/tmp", mode=0o1777),  # noqa: S108 - inside the sandbox
         Tree("run", "/run", mode=0o755),
         Tree("var_tmp", "/var/tmp", mode=0o1777),  # noqa: S108 - inside the sandbox
         Tree("dev_shm", "/dev/shm", mode=0o1777),  # noqa: S108 - inside the sandbox
-        Tree("home", HOME, mode=0o700, owner=FUNCTION_UID),
+        Tree("home", HOME, mode=0o700, owner=owner),
     )

@@ -16,13 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_snapshotter import errors
-from aetherless_snapshotter.sandbox_spec import HANDLER_SOCKET, HOME, standard_trees
+from aetherless_snapshotter.sandbox_spec import (
+    FUNCTION_UID,
+    HANDLER_SOCKET,
+    HOME,
+    ROOT_UID,
+    standard_trees,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from aetherless.snapshotter.v1 import instance_pb2
 
 DEFAULT_PYTHON = Path("/usr/bin/python3")
 #: Trees of the host that every sandbox has, so nothing below them needs a bind of its own.
@@ -30,7 +35,7 @@ SYSTEM_TREES = tuple(map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib
 #: Where a sandbox has folders of its own.
 OWN_PLACES = (
     *map(Path, ("/proc", "/dev", "/etc", "/criu", "/log", "/snap", "/layers", "/lowers")),
-    *(Path(tree.target) for tree in standard_trees()),
+    *(Path(tree.target) for tree in standard_trees(FUNCTION_UID)),
 )
 RESERVED_VARIABLES = frozenset(
     {"AETHER_SOCKET", "AETHER_TRIGGER_PORT", "AETHER_FUNCTION_ID", "PORT"}
@@ -67,6 +72,16 @@ class Program:
         return cls(tuple(raw["command"]), dict(raw["environment"]), raw["folder"], trees)
 
 
+def is_container(workload: instance_pb2.Workload) -> bool:
+    """Tell whether the program runs as uid 0 of its sandbox with a container's capabilities."""
+    return workload.capabilities == instance_pb2.CAPABILITY_SET_CONTAINER
+
+
+def user_of(workload: instance_pb2.Workload) -> int:
+    """Return the uid, inside, that the program runs as and that its files belong to."""
+    return ROOT_UID if is_container(workload) else FUNCTION_UID
+
+
 def validate(workload: instance_pb2.Workload) -> None:
     """Refuse a workload with a field that is missing or out of range.
 
@@ -94,6 +109,8 @@ def _problems(workload: instance_pb2.Workload) -> Iterable[tuple[str, str]]:
     for name in ("timeout", "restore_timeout"):
         if getattr(workload, name).ToNanoseconds() <= 0:
             yield f"workload.{name}", "must be above zero"
+    if workload.capabilities not in instance_pb2.CapabilitySet.values():
+        yield "workload.capabilities", "must be NONE or CONTAINER"
     yield from _environment_problems(workload.environment)
     yield from (
         ("workload.mounts", f"{path} is not an absolute path")

@@ -65,13 +65,15 @@ def test_every_key_is_taken(folder: Path) -> None:
         functions:
           - {id: a-B_9, memory_limit_mb: 16384, trigger_port: 65535, handler_path: hello.py,
              timeout_ms: 900000, environment: {KEY: value}, restore_timeout_ms: 1,
-             warmup: {path: /health}, idle_after_ms: 0, root: .., mounts: [/usr/share]}
+             warmup: {path: /health}, idle_after_ms: 0, root: .., mounts: [/usr/share],
+             capabilities: container}
         """)
     )
     function = load(file).functions[0]
     assert function.warmup == Warmup(path="/health")
     assert function.root == str(folder.parent)
     assert function.environment == {"KEY": "value"}
+    assert function.capabilities == "container"
 
 
 def test_everything_is_told_at_once_with_its_place(folder: Path) -> None:
@@ -95,6 +97,7 @@ def test_everything_is_told_at_once_with_its_place(folder: Path) -> None:
             trigger_port: 8080
             handler_pth: hello.py
             timeout_ms: 1:30
+            capabilities: [SYS_ADMIN]
         pipelines: []
         """,
     )
@@ -111,11 +114,12 @@ def test_everything_is_told_at_once_with_its_place(folder: Path) -> None:
         "is set by aetherless (it is trigger_port); leave it out",
     ]
     assert at(found, 11).problem == "not in this version"
-    assert at(found, 12).problem == "must be http, tcp, none or a mapping with 'path'"
+    assert at(found, 12).problem.startswith("must be 'http', 'tcp' or 'none', is ")
     assert at(found, 13).problem == "is required"
     assert "functions[0]" in at(found, 14).problem
     assert at(found, 15).remedy == "did you mean handler_path?"
-    assert at(found, 17).field == "pipelines"
+    assert at(found, 17).problem == "must be 'none' or 'container', is ['SYS_ADMIN']"
+    assert at(found, 18).field == "pipelines"
 
 
 def test_yaml_1_1_sexagesimals_and_words_do_not_pass_as_text(folder: Path) -> None:

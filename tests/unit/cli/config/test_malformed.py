@@ -136,7 +136,7 @@ WRONG_VALUES = [
     ("environment", "environment", "{A=B: x}", "no name of an environment variable"),
     ("environment", "environment", f"{{A: {'x' * 200_000}}}", "131072 bytes"),
     ("warmup", "warmup", "{path: x}", "must match"),
-    ("warmup", "warmup", "[http]", "must be http, tcp, none"),
+    ("warmup", "warmup", "[http]", "must be 'http', 'tcp' or 'none'"),
     ("mounts", "mounts", "[/nonexistent]", "no such file or folder"),
     ("mounts", "mounts", "[relative]", "absolute path"),
     ("root", "root", "/", "the host's own"),
