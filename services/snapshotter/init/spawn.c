@@ -27,15 +27,12 @@
 
 static int next_pids_after(const char *last)
 {
-	int fd = open(LAST_PID, O_WRONLY | O_CLOEXEC), written;
+	int fd = open(LAST_PID, O_WRONLY | O_CLOEXEC);
+	bool written = fd >= 0 && write(fd, last, strlen(last)) == (ssize_t)strlen(last);
 
-	if (fd < 0)
-		return fail("pids", "opening " LAST_PID);
-	written = write(fd, last, strlen(last)) == (ssize_t)strlen(last)
-			  ? 0
-			  : fail("pids", "writing " LAST_PID);
-	close(fd);
-	return written;
+	if (fd >= 0)
+		close(fd);
+	return written ? 0 : fail("pids", "writing " LAST_PID);
 }
 
 static int join_tree(const struct spec *spec)
