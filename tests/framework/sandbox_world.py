@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_snapshotter import criu, files, images, netns
 from aetherless_snapshotter.__main__ import _builder
 from aetherless_snapshotter.golden import Golden, SnapshotRun
+from aetherless_snapshotter.inspection import Found
 from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_all
 from aetherless_snapshotter.sandbox_events import RootExited
 from framework.snapshotter_world import INNER_IPV4, PORT, WAIT, World, make_settings
@@ -76,8 +78,15 @@ class SandboxWorld:
             sandbox.attach_snapshot(self.builder.store.images(snapshot))
         return sandbox, events
 
-    def checkpoint(self, workload: instance_pb2.Workload) -> None:
-        """Start the handler in a golden, dump it, and delete the golden."""
+    def checkpoint(
+        self,
+        workload: instance_pb2.Workload,
+        after: Callable[[str, Sandbox], None] = lambda _phase, _golden: None,
+    ) -> None:
+        """Start the handler in a golden, dump it, and delete the golden.
+
+        ``after`` is called when a phase is done, with its name and the golden.
+        """
         built = self.builder.build("golden", workload, "")
         events = Events()
         sandbox = Sandbox.create(built.spec, events.take)
@@ -92,8 +101,11 @@ class SandboxWorld:
                 exited,
                 lambda: next(iter(events.of(RootExited)), None),
             )
-            for _ in SnapshotRun(SNAPSHOT, golden, self.builder.workshop).phases():
-                pass
+            for step in SnapshotRun(SNAPSHOT, golden, self.builder.workshop).phases():
+                if isinstance(step, Found):
+                    continue
+                if step.state == snapshot_pb2.PHASE_STATE_DONE:
+                    after(step.name, sandbox)
         finally:
             sandbox.delete()
 
@@ -153,10 +165,10 @@ class SandboxWorld:
         return answers
 
 
-def get(client: socket.socket) -> tuple[int, bytes, int]:
+def get(client: socket.socket, path: str = "/") -> tuple[int, bytes, int]:
     """Get a page; returns status, body and how often the client sent anything again."""
     client.connect((INNER_IPV4, PORT))
-    client.sendall(b"GET / HTTP/1.0\r\nHost: f\r\n\r\n")
+    client.sendall(f"GET {path} HTTP/1.0\r\nHost: f\r\n\r\n".encode())
     received = b""
     while block := client.recv(65536):
         received += block

@@ -14,7 +14,19 @@ import structlog
 from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError
-from aetherless_snapshotter import cow, criu, dump, errors, files, hostfiles, images, netns, warmup
+from aetherless_snapshotter import (
+    allocators,
+    cow,
+    criu,
+    dump,
+    errors,
+    files,
+    hostfiles,
+    images,
+    netns,
+    processes,
+    warmup,
+)
 from aetherless_snapshotter.handler_watch import HandlerWatch
 from aetherless_snapshotter.inspection import Found, Inspection
 from aetherless_snapshotter.sandbox_errors import SandboxError
@@ -92,6 +104,7 @@ class SnapshotRun:
     _listeners: list[netns.TcpSocket] = field(default_factory=list)
     _resident_bytes: int = 0
     _memory: cow.Conversion = field(default_factory=lambda: cow.Conversion(0, 0, 0))
+    _counting_on_zeros: frozenset[int] = frozenset()
     _inspection: Inspection = field(init=False)
     _watch: HandlerWatch = field(init=False)
 
@@ -282,6 +295,8 @@ class SnapshotRun:
         for tree in self.golden.trees:
             with self.golden.sandbox.layer(tree.tag) as layer:
                 copied += files.copy_layer(layer, self._staging / LAYERS / tree.tag)
+        root = processes.host_pid(self.golden.sandbox.init_pid, self.root_pid)
+        self._counting_on_zeros = allocators.counting_on_zeros(root)
         self._end_tree()
         return f"{copied >> 10} KiB in {len(self.golden.trees)} trees"
 
@@ -296,10 +311,12 @@ class SnapshotRun:
     def _copy_on_write(self) -> str:
         """Let clones share the memory that they don't write."""
         self._resident_bytes = images.resident_bytes(self._staging / IMAGES)
-        self._memory = cow.convert(self._staging / IMAGES)
+        kept = self._counting_on_zeros
+        self._memory = cow.convert(self._staging / IMAGES, keep_anonymous=kept)
         return (
             f"{self._memory.shared_bytes >> 10} KiB shared in {self._memory.parts} parts,"
             f" {self._memory.eager_bytes >> 10} KiB copied by each restore"
+            + (f", as jemalloc wants it in {len(kept)} processes" if kept else "")
         )
 
     def _manifest(self) -> str:

@@ -52,7 +52,7 @@ def host_pid(init_pid: int, sandbox_pid: int) -> int:
     """Return the host's id of the init's child with the id ``sandbox_pid`` inside; 0 when none."""
     if sandbox_pid <= 1:
         return 0
-    return next((pid for pid in children(init_pid) if _inner_pid(pid) == sandbox_pid), 0)
+    return next((pid for pid in children(init_pid) if inner_pid(pid) == sandbox_pid), 0)
 
 
 def open_sockets(pid: int) -> set[int]:
@@ -68,7 +68,7 @@ def open_sockets(pid: int) -> set[int]:
     return found
 
 
-def _inner_pid(pid: int) -> int:
+def inner_pid(pid: int) -> int:
     """Return a process's id in its own pid namespace; 0 when it is gone."""
     try:
         status = (PROC / str(pid) / "status").read_text()
