@@ -21,6 +21,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 PAGE = mmap.PAGESIZE
 R, W, X = 1, 2, 4
@@ -42,6 +43,7 @@ libc.sbrk.argtypes = [ctypes.c_ssize_t]
 for call in (libc.mprotect, libc.madvise):
     call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 chance = random.Random(int(os.environ.get("SEED", "0")))
 areas: list[list[int]] = []  # start, pages, protection
@@ -204,7 +206,7 @@ def touch(which: int, percent: int) -> None:
         fill(start, pages, percent)
 
 
-def fork(steps: list[list]) -> None:
+def fork(steps: list[list[Any]]) -> None:
     """Make a child that goes on alone."""
     ours, theirs = socket.socketpair()
     if os.fork():
@@ -224,10 +226,10 @@ def fork(steps: list[list]) -> None:
 def is_mapped(area: list[int]) -> bool:
     """Tell whether a child inherited an area (MADV_DONTFORK)."""
     vector = (ctypes.c_ubyte * area[1])()
-    return libc.mincore(ctypes.c_void_p(area[0]), ctypes.c_size_t(area[1] * PAGE), vector) == 0
+    return bool(libc.mincore(area[0], area[1] * PAGE, vector) == 0)
 
 
-def build(steps: list[list]) -> None:
+def build(steps: list[list[Any]]) -> None:
     """Do all steps, and wait until the children have done theirs."""
     for name, *arguments in steps:
         globals()[name](*arguments)
@@ -259,7 +261,7 @@ def scribble() -> list[str]:
 
 def release() -> list[str]:
     """Give memory back and say what is read there, here and in the children."""
-    found = set()
+    found: set[int] = set()
     for start, pages in emptied:
         check(libc.madvise(start, pages * PAGE, DONTNEED))
         found.update(ctypes.string_at(start, pages * PAGE))

@@ -144,7 +144,7 @@ def round_trip(place: SandboxWorld, made: instance_pb2.Workload) -> None:
             before.update(tree(golden))
 
     place.checkpoint(made, after)
-    told = json.loads(place.builder.logs.since("hello", 0).splitlines()[-1])
+    told = json.loads(place.builder.logs.since("hello", 0, 1 << 20).splitlines()[-1])
     sandbox, _ = place.clone(made)
     try:
         for _ in range(2):
@@ -186,7 +186,10 @@ PREFORK: list[Step] = [
     ["shared", 20, 50],
     ["heap", 500, 90],
     ["code", 77],
-    *[["fork", WORKER]] * 4,
+    ["fork", WORKER],
+    ["fork", WORKER],
+    ["fork", WORKER],
+    ["fork", WORKER],
     ["touch", 0, 1],
 ]
 EVERYTHING: list[Step] = [
@@ -216,7 +219,11 @@ def test_a_layout_comes_back(
 
 def test_what_counts_on_zeros_gets_them(tmp_path: Path, make_workload: MakeWorkload) -> None:
     """Anonymous memory of a program with jemalloc stays anonymous: emptied, it reads as zeros."""
-    layout = [["program", "<jemalloc>: Error"], *first, ["private_file", 50, 100, "kept"]]
+    layout: list[Step] = [
+        ["program", "<jemalloc>: Error"],
+        *first,
+        ["private_file", 50, 100, "kept"],
+    ]
     made = workload(make_workload, layout)
     with sandbox_world(tmp_path) as place:
         round_trip(place, made)
@@ -254,8 +261,12 @@ def test_a_heap_of_a_gigabyte_costs_a_few_megabytes(
                 shutil.copytree(staging, copy)
 
         place.checkpoint(made, after)
-        script = [sys.executable, "-c", MEASURE, place.place.settings.prefix, copy]
-        output = subprocess.run(script, check=True, capture_output=True, timeout=WAIT).stdout
+        output = subprocess.run(
+            [sys.executable, "-c", MEASURE, place.place.settings.prefix, copy],
+            check=True,
+            capture_output=True,
+            timeout=WAIT,
+        ).stdout
         shared, grown_kib = map(int, output.split())
         assert shared > 900 << 20
         assert grown_kib < 8 << 10
@@ -265,6 +276,6 @@ def test_a_heap_of_a_gigabyte_costs_a_few_megabytes(
         wake = sandbox.wake()
         assert wake is not None
         assert not wake.error
-        told = json.loads(place.builder.logs.since("hello", 0).splitlines()[-1])
+        told = json.loads(place.builder.logs.since("hello", 0, 1 << 20).splitlines()[-1])
         assert ask(place, "/digest") == told
         sandbox.delete()
