@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ID = "cli-function"
 USAGE, INVALID, NOT_FOUND, PRECONDITION, UNAVAILABLE = 2, 3, 4, 6, 10
 COMMANDS = ("up", "down", "deploy", "delete", "list", "describe", "stats", "validate")
-MORE_COMMANDS = ("doctor", "logs", "evict", "wake", "trace")
+MORE_COMMANDS = ("doctor", "logs", "evict", "wake", "trace", "check", "config", "completion")
 
 
 @pytest.fixture(scope="module")

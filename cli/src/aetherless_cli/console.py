@@ -64,6 +64,11 @@ class Console:
                 self._ticking = True
                 threading.Thread(target=self._tick, name="console", daemon=True).start()
 
+    def clear(self) -> None:
+        """Take the passing line away; what follows is printed by others."""
+        with self._lock:
+            self._write(self._wipe())
+
     @contextmanager
     def busy(self, text: str, patience: float = PATIENCE) -> Iterator[None]:
         """Say what the block does, on a terminal only, once it takes longer than ``patience``."""

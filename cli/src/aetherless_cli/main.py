@@ -32,6 +32,7 @@ COMMANDS = {
     "down": ("Orchestrator", "End everything and remove it from this host."),
     "doctor": ("Orchestrator", "Check that this host can run functions."),
     "validate": ("Functions", "Check a configuration file; change nothing."),
+    "check": ("Functions", "Try programs before they are deployed, and leave nothing."),
     "deploy": ("Functions", "Add or update the functions of a file."),
     "delete": ("Functions", "Delete a function and all that serves it."),
     "evict": ("Functions", "End a running function now; its next call restores it."),

@@ -70,6 +70,8 @@ def _snapshots(services: Mesh, instances: list[Instance]) -> dict[str, Snapshot]
 
 
 def _show(function: Function, instances: list[Instance], snapshots: dict[str, Snapshot]) -> None:
+    from aetherless.snapshotter.v1.snapshot_pb2 import FINDING_SEVERITY_WARNING
+    from aetherless_cli.check_view import show_findings
     from aetherless_cli.output import print_fields
 
     print_fields(_function_fields(function))
@@ -84,6 +86,8 @@ def _show(function: Function, instances: list[Instance], snapshots: dict[str, Sn
     for name, snapshot in snapshots.items():
         print(f"\nsnapshot {name.rpartition('/')[2]}")
         print_fields(_snapshot_fields(snapshot), 2)
+        warnings = [each for each in snapshot.findings if each.severity == FINDING_SEVERITY_WARNING]
+        show_findings(warnings, 2)
 
 
 def _function_fields(function: Function) -> dict[str, object]:

@@ -97,6 +97,12 @@ def _violation(document: Document, entry: Any) -> Violation:
     return Violation(line, column, _dotted(location), problem, remedy)
 
 
+def describe(entry: Any) -> tuple[str, str]:
+    """Return the key and the problem of one of pydantic's errors, in the words used here."""
+    location = [step for step in entry["loc"] if step not in NOT_IN_THE_FILE]
+    return _dotted(location), _problem(entry["type"], entry)
+
+
 def _problem(kind: str, entry: Any) -> str:
     context = entry.get("ctx", {})
     given = reprlib.repr(entry.get("input"))  # bounded: aliases can stand for billions of values

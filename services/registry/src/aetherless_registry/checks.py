@@ -38,6 +38,9 @@ MOST_RESTORES = 100
 # How long what a check made is being removed before it is left to the reconciler.
 CLEARING_S = 20.0
 RETRY_S = 0.1
+SERVICES = ("snapshotter", "netplane")
+# How long a service that was just started is waited for; without it the first step fails.
+READY_S = 5.0
 _REVISION = 1
 
 T = TypeVar("T")
@@ -142,6 +145,9 @@ class Check:
     def _steps(self) -> Responses:
         """Do all steps."""
         peers, golden, clone = self._peers, self._golden, self._clone
+        for service in SERVICES:
+            # A channel that found nobody a moment ago would refuse the first call.
+            peers.answers(service, READY_S)
         started = yield from self._step(
             StepKind.CREATE_GOLDEN, lambda: peers.create_golden(golden, self._workload)
         )
