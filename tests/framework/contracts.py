@@ -115,6 +115,12 @@ class Contracts:
         name = function_pb2.DeployState.Name(self.function(function).deploy_state)
         return name.removeprefix("DEPLOY_STATE_")
 
+    def roll_back(self, function: str) -> int:
+        """Have the revision serve again that served before; return its number, not yet reached."""
+        request = registry_service_pb2.RollbackFunctionRequest(name=f"functions/{function}")
+        answer = self.stub("registry").RollbackFunction(request, timeout=RPC_TIMEOUT_S)
+        return int(answer.function.revision)
+
     def instances(self, function: str = "") -> list[instance_pb2.Instance]:
         """Return the snapshotter's instances, of one function or all."""
         request = snapshotter_service_pb2.ListInstancesRequest(function_id=function)

@@ -12,7 +12,8 @@ import pytest
 from framework import grpc_calls
 from framework.clients import burst
 from framework.guard import orchestrator
-from framework.mesh import Function, Orchestrator
+from framework.mesh import UP_TIMEOUT_S, Function, Orchestrator
+from framework.processes import wait_until
 from framework.programs import handler, program
 
 if TYPE_CHECKING:
@@ -57,11 +58,17 @@ class Served:
         varies = program(self.name).varies
         return {name: value for name, value in told.items() if name not in varies}
 
+    def serves(self, revision: int) -> bool:
+        """Tell whether a revision serves, and nothing is on its way any more."""
+        function = self.mesh.contracts.function(ID)
+        deployed = self.mesh.contracts.deploy_state(ID) == "DEPLOYED"
+        return deployed and function.serving_revision == revision
+
     def redeploy(self, **environment: str) -> None:
         """Deploy the function with another environment."""
         self.function.keys["environment"] = environment
         self.mesh.write_config()
-        self.mesh.must("deploy", str(self.mesh.config))
+        self.mesh.must("deploy", str(self.mesh.config), timeout_s=UP_TIMEOUT_S)
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)
@@ -132,8 +139,8 @@ def test_clients_by_every_name_of_the_host(served: Served) -> None:
     assert served.memory("localhost")["token"]
 
 
-def test_a_changed_revision(served: Served) -> None:
-    """A changed environment starts the program anew; who calls then meets the new one."""
+def test_a_changed_revision_and_a_rollback(served: Served) -> None:
+    """A changed environment starts the program anew; a rollback leads to the old memory again."""
     old = served.memory()
     served.redeploy(EDITION="2")
     assert served.mesh.contracts.function(ID).revision == 2
@@ -142,3 +149,9 @@ def test_a_changed_revision(served: Served) -> None:
     assert new.get("edition", "2") == "2"
     served.mesh.evict(ID)
     assert served.memory()["token"] == new["token"]
+    revision = served.mesh.contracts.roll_back(ID)
+    wait_until(lambda: served.serves(revision), f"revision {revision} serves")
+    assert revision == 1
+    again = served.memory()
+    assert again["token"] == old["token"]
+    assert again.get("edition") == old.get("edition")
