@@ -185,6 +185,27 @@ def test_describe_shows_warnings(mesh: Orchestrator) -> None:
 
 
 @pytest.mark.usefixtures("port")
+def test_the_warning_of_random_generators_is_true(mesh: Orchestrator) -> None:
+    """After each restore they go on with the same numbers; only the kernel's are fresh."""
+    function = Function("dice", handler("dice"))
+    file = mesh.home / "dice.yaml"
+    file.write_text(json.dumps({"functions": [function.entry()]}))
+    _, (outcome,) = check(mesh, str(file))
+    warning = next(each for each in outcome["findings"] if each["subject"] in USUAL)
+    assert "OpenSSL's generator and Python's random" in warning["message"]
+    mesh.must("deploy", str(file))
+    throws = []
+    for _ in range(2):
+        throws.append(json.loads(call(function.port).body))
+        mesh.evict("dice")
+    first, second = throws
+    assert (first["random"], first["openssl"]) == (second["random"], second["openssl"])
+    assert first["kernel"] != second["kernel"]
+    mesh.must("delete", "dice")
+    wait_until(lambda: not mesh.contracts.instances("dice"), "it is gone")
+
+
+@pytest.mark.usefixtures("port")
 def test_an_interrupted_check_leaves_nothing(mesh: Orchestrator) -> None:
     """Ctrl-C while the program starts."""
     program = str(handler("holder"))

@@ -194,6 +194,7 @@ def golden(
         place.ip("link delete tgolden")
         with place.stub() as stub:
             stub.DeleteInstance(pb.DeleteInstanceRequest(name=made.name))
+            stub.DeleteRoot(pb.DeleteRootRequest(name="roots/hello/1"))
 
 
 def findings_of(place: World, golden: instance_pb2.Instance) -> list[snapshot_pb2.Finding]:

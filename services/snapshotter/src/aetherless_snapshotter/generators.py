@@ -41,8 +41,8 @@ _KNOWN = (
     ),
     Generator(
         re.compile(r"node(js)?$"),
-        "Node's Math.random and its OpenSSL",
-        "read what must differ from /dev/urandom",
+        "Node's Math.random and crypto",
+        "read keys, tokens and ids from /dev/urandom instead of randomBytes and randomUUID",
     ),
     Generator(
         re.compile(r"libjvm\."),

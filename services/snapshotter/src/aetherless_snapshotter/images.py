@@ -158,16 +158,19 @@ def raise_backlogs(folder: Path, least: int = MIN_BACKLOG) -> int:
 def close_outside(folder: Path) -> int:
     """Make every TCP connection of the dump whose other end is not in it a closed socket.
 
-    The connections with the outside were ended before the dump, but a program may have connected
-    again at once: the other end knows one client, not each restore of it. Connections between
-    processes of the tree stay. Returns the number of connections that were closed.
+    The connections with the outside were ended before the dump, but an ended socket still names its
+    peer, and a restore would connect it again; and a program may have connected again at once: the
+    other end knows one client, not each restore of it. Connections between processes of the tree
+    stay. Returns the number of connections that were closed.
     """
     path = folder / "files.img"
     image = Image.read(path)
     entries = image.decode(module("fdinfo").file_entry)
     connections = [entry.isk for entry in entries if entry.HasField("isk") and _connects(entry.isk)]
     ends = {_ends(connection) for connection in connections}
-    outside = [each for each in connections if _ends(each)[::-1] not in ends]
+    outside = [
+        each for each in connections if each.state == _TCP_CLOSE or _ends(each)[::-1] not in ends
+    ]
     for each in outside:
         each.state, each.src_port, each.dst_port = _TCP_CLOSE, 0, 0
         each.ClearField("shutdown")
@@ -178,8 +181,10 @@ def close_outside(folder: Path) -> int:
 
 
 def _connects(socket: Any) -> bool:
-    """Tell whether an inet socket's entry is of a TCP connection."""
-    return socket.proto == _IPPROTO_TCP and socket.state not in (_TCP_CLOSE, _TCP_LISTEN)
+    """Tell whether an inet socket's entry is of a TCP connection, or of one that was ended."""
+    if socket.proto != _IPPROTO_TCP or socket.state == _TCP_LISTEN:
+        return False
+    return socket.state != _TCP_CLOSE or bool(socket.dst_port)
 
 
 def _ends(socket: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
