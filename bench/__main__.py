@@ -35,6 +35,7 @@ from .warm import touch_memory
 
 RESULTS = REPOSITORY / "bench" / "results"
 DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
+SPECIFICATION = REPOSITORY / "SPECIFICATION.md"
 PLOTS = REPOSITORY / "docs" / "plots"
 
 
@@ -112,7 +113,11 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 
 def publish(results: dict[str, Any], kept: Path) -> None:
     """Renew the tables and the plots of the documentation."""
-    DOCUMENT.write_text(report.replaced(DOCUMENT.read_text(), results))
+    for path, content in (
+        (DOCUMENT, report.tables(results)),
+        (SPECIFICATION, report.specification(results)),
+    ):
+        path.write_text(report.replaced(path.read_text(), content))
     python = INSTALLED / "venv" / "bin" / "python"
     script = REPOSITORY / "bench" / "plots.py"
     subprocess.run([str(python), str(script), str(kept), str(PLOTS)], check=True, timeout=120)

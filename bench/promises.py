@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .markdown import rounded
 from .programs import PROGRAMS
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Promise:
         value: What was measured.
         limit: The bound.
         unit: The unit of both.
+        source: The benchmark that measures it.
+        spread: How far the samples lie apart, as text.
         at_least: Whether the bound is the lowest value allowed, else the highest.
     """
 
@@ -34,6 +37,8 @@ class Promise:
     value: float
     limit: float
     unit: str
+    source: str
+    spread: str = ""
     at_least: bool = False
 
     @property
@@ -42,38 +47,54 @@ class Promise:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
 
+WAKES, DEPLOYS, MEMORY = "bench/wakes.py", "bench/deploys.py", "bench/memory.py"
+COMMANDS, TRACING, RATES = "bench/commands.py", "bench/tracing.py", "bench/throughput.py"
+
+
+def spread_of(summary: dict[str, float]) -> str:
+    """Return the tail and the extremes of a series, as text."""
+    low, p95, high = (rounded(summary[k]) for k in ("minimum", "p95", "maximum"))
+    return f"p95 {p95}, {low} to {high}, n = {summary['count']}"
+
+
 def wake_promises(program: Program, wakes: dict[str, Any]) -> Iterator[Promise]:
     """Yield what is promised of one program's wakes."""
     found = wakes[program.id]
-    median = found["wake"]["p50"]
+    wake, fresh = found["wake"], found["peers"]["fresh"]["p50"]
+    name, median, spread = f"wake, {program.title}", wake["p50"], spread_of(wake)
     if program.p50_ms is not None:
-        yield Promise(f"wake, {program.title}, median", median, program.p50_ms, "ms")
+        yield Promise(f"{name}, median", median, program.p50_ms, "ms", WAKES, spread)
     if program.p99_ms is not None:
-        yield Promise(f"wake, {program.title}, p99", found["wake"]["p99"], program.p99_ms, "ms")
+        yield Promise(f"{name}, p99", wake["p99"], program.p99_ms, "ms", WAKES)
     if program.of_hello is not None:
         ratio = median / wakes["hello"]["wake"]["p50"]
-        yield Promise(f"wake, {program.title}, by hello.py's", ratio, program.of_hello, "x")
-    fresh = found["peers"]["fresh"]["p50"]
+        yield Promise(f"{name}, by hello.py's", ratio, program.of_hello, "x", WAKES)
     if fresh > SLOW_START_MS:
-        yield Promise(f"wake, {program.title}, by its own start", median / fresh, 0.2, "x")
+        yield Promise(f"{name}, by its own start", median / fresh, 0.2, "x", WAKES)
 
 
 def promises(results: dict[str, Any]) -> Iterator[Promise]:
     """Yield each promise; ``results`` is what ``python -m bench`` keeps."""
-    wakes, commands = results["wakes"], results["commands"]
-    for program in PROGRAMS:
-        if program.id in wakes:
-            yield from wake_promises(program, wakes)
-    request = wakes["hello"]["request"]["p50"]
-    yield Promise("first SYN to request sent, median", request, 0.3, "ms")
+    wakes = results["wakes"]
+    for each in PROGRAMS:
+        if each.id in wakes:
+            yield from wake_promises(each, wakes)
+    request = wakes["hello"]["request"]
+    name = "first SYN (kernel time) to request sent to CRIU, median"
+    yield Promise(name, request["p50"], 0.3, "ms", WAKES, spread_of(request))
     for identity, found in results["deploys"].items():
-        added = found["added"]["p50"]
-        yield Promise(f"deploy beyond the handler's own start, {identity}", added, 600, "ms")
+        added, name = found["added"], f"deploy beyond the handler's own start, {identity}"
+        yield Promise(name, added["p50"], 600, "ms", DEPLOYS, spread_of(added))
     armed = results["memory"]["armed_charged"] / MEGABYTE
-    yield Promise("armed sandbox, charged to its cgroup", armed, 1.5, "MiB")
-    yield Promise("`aetherctl --help`, median", commands["help"]["p50"], 100, "ms")
-    yield Promise("`aetherctl list`, median", commands["list"]["p50"], 250, "ms")
+    yield Promise("armed sandbox, charged to its cgroup", armed, 1.5, "MiB", MEMORY)
+    for command, limit in (("--help", 100), ("list", 250)):
+        took = results["commands"][command.strip("-")]
+        name = f"`aetherctl {command}`, median"
+        yield Promise(name, took["p50"], limit, "ms", COMMANDS, spread_of(took))
     off = results["tracing"]["off_us"]
-    yield Promise("tracing that is off, added to a call, median", off, 20, "µs")
-    keep = min(found["keep"]["ratio"]["median"] for found in results["throughput"].values())
-    yield Promise("keep-alive requests/s, ratio, the worse", keep, 0.85, "x", at_least=True)
+    yield Promise("tracing that is off, added to a call, median", off, 20, "µs", TRACING)
+    for program, found in results["throughput"].items():
+        ratio = found["keep"]["ratio"]
+        spread = f"{ratio['low']:.3f} to {ratio['high']:.3f}"
+        name = f"keep-alive requests/s, of the plain program's, {program}"
+        yield Promise(name, ratio["median"], 0.85, "x", RATES, spread, at_least=True)

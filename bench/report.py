@@ -44,11 +44,33 @@ def promise_row(promise: Promise) -> str:
     )
 
 
+def all_promises(results: dict[str, Any]) -> list[Promise]:
+    """Return every promise that has a number."""
+    return [*promises(results), *ring_promises(results["rings"])]
+
+
 def promise_table(results: dict[str, Any]) -> list[str]:
     """Return the table of all promises."""
-    kept = [*promises(results), *ring_promises(results["rings"])]
-    rows = [promise_row(promise) for promise in kept]
+    rows = [promise_row(promise) for promise in all_promises(results)]
     return table_of(rows, "promise", "limit", "measured", "holds")
+
+
+def specification(results: dict[str, Any]) -> str:
+    """Return the table of SPECIFICATION.md: each promise, who measures it, and the last value."""
+    rows = []
+    for promise in all_promises(results):
+        sign = "≥" if promise.at_least else "≤"
+        value = f"{rounded(promise.value)} {promise.unit}"
+        value += f" ({promise.spread})" if promise.spread else ""
+        value += "" if promise.holds else ": **not kept**"
+        limit = f"{sign} {promise.limit:g} {promise.unit}"
+        rows.append(row(promise.name, limit, f"`{promise.source}`", value))
+    return "\n".join([host_line(results["host"]), "", *_columns(rows)])
+
+
+def _columns(rows: list[str]) -> list[str]:
+    heads = ("promise", "limit", "benchmark", "measured last")
+    return [row(*heads), "| --- | --- | --- | --- |", *rows, ""]
 
 
 def hello_table(wakes: dict[str, Any]) -> list[str]:
@@ -224,10 +246,10 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def replaced(document: str, results: dict[str, Any]) -> str:
-    """Return the document with the tables between its markers; ValueError without markers."""
+def replaced(document: str, content: str) -> str:
+    """Return the document with the content between its markers; ValueError without markers."""
     head, begin, rest = document.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the document has no {BEGIN} and {END}")
-    return f"{head}{begin}\n{tables(results)}{end}{tail}"
+    return f"{head}{begin}\n{content}{end}{tail}"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # ns for a record put in and taken out by one thread, checksum included, by payload size.
 ONE_THREAD = {"64": 64, "1024": 190, "4096": 460, "16384": 1600, "65536": 6000}
 GIGABYTE = 1e9
+RINGS = "bench/rings"
 
 
 def ring_promises(rings: dict[str, Any]) -> Iterator[Promise]:
@@ -21,16 +22,18 @@ def ring_promises(rings: dict[str, Any]) -> Iterator[Promise]:
     ways = (rings["one_thread"]["single call"], rings["one_thread"]["batch call"])
     for size, limit in ONE_THREAD.items():
         fastest = min(way[size] for way in ways)
-        yield Promise(f"ring, {size} B in and out from Python", fastest, limit, "ns")
-    yield Promise("ring, 64 B in and out in C", rings["c_loop"]["64"], 40, "ns")
+        yield Promise(f"ring, {size} B in and out from Python", fastest, limit, "ns", RINGS)
+    yield Promise("ring, 64 B in and out in C", rings["c_loop"]["64"], 40, "ns", RINGS)
     spinning, sleeping = (rings["two_processes"][f"ring, {how}"]["64"] for how in HOW)
-    yield Promise("ring, 64 B to another process, spinning, median", spinning["p50"], 0.3, "µs")
-    yield Promise("ring, 64 B to another process, spinning, p99", spinning["p99"], 1, "µs")
-    yield Promise("ring, 64 B to another process, sleeping, median", sleeping["p50"], 9, "µs")
+    yield Promise(
+        "ring, 64 B between processes, spinning, median", spinning["p50"], 0.3, "µs", RINGS
+    )
+    yield Promise("ring, 64 B between processes, spinning, p99", spinning["p99"], 1, "µs", RINGS)
+    yield Promise("ring, 64 B between processes, sleeping, median", sleeping["p50"], 9, "µs", RINGS)
     millions = rings["flow"]["64"] / 1e6
-    yield Promise("ring, records of 64 B a second", millions, 5, "million", at_least=True)
+    yield Promise("ring, records of 64 B a second", millions, 5, "million", RINGS, at_least=True)
     flow = rings["flow"]["65536"] * 65536 / GIGABYTE
-    yield Promise("ring, records of 64 KiB", flow, 5, "GB/s", at_least=True)
+    yield Promise("ring, records of 64 KiB", flow, 5, "GB/s", RINGS, at_least=True)
 
 
 HOW = ("spinning", "sleeping")
