@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,9 @@ ID = "steady"
 FAILED_PRECONDITION, ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED = 6, 7, 10, 12
 #: What every Python server has: modules with random generators of their own.
 USUAL = {"random-generator"}
+KVM = pytest.param(
+    "/dev/kvm", marks=pytest.mark.skipif(not Path("/dev/kvm").exists(), reason="no /dev/kvm here")
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +114,19 @@ def test_what_cannot_be_checkpointed(mesh: Orchestrator) -> None:
     assert error["reason"] == "NOT_CHECKPOINTABLE"
     assert "holder can't be checkpointed" in error["message"]
     assert error["metadata"]["function"] == "holder"
+
+
+@pytest.mark.usefixtures("port")
+@pytest.mark.parametrize("device", [KVM, "/dev/ptmx"])
+def test_devices_cannot_be_had(mesh: Orchestrator, device: str) -> None:
+    """One among the mounts is refused before anything is started."""
+    function = Function("bad", handler("holder"), keys={"mounts": [device]})
+    file = mesh.home / "device.yaml"
+    file.write_text(json.dumps({"functions": [function.entry()]}))
+    status, (outcome,) = check(mesh, str(file))
+    assert (status, outcome["verdict"]) == (FAILED_PRECONDITION, "refused")
+    assert outcome["error"]["reason"] == "NOT_CHECKPOINTABLE"
+    assert device in outcome["error"]["metadata"]["cause"]
 
 
 KEPT = [

@@ -49,7 +49,7 @@ def show(outcome: Outcome) -> None:
     verdict = paint(word.text, word.colour, sys.stdout)
     where = f" in {outcome.step}" if outcome.verdict == "failed" else ""
     print(f"{outcome.spec.function_id} ({outcome.spec.handler_path}): {verdict}{where}")
-    if outcome.verdict == "failed" and outcome.error:
+    if outcome.error and not outcome.findings:
         print(f"  {outcome.error.reason}: {outcome.error.message}")
     show_findings(outcome.findings, 2)
     print_fields(figures(outcome), 2)

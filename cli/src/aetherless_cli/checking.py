@@ -59,7 +59,8 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """One word: refused, failed, late, warnings or fine."""
-        if any(each.severity == REFUSED for each in self.findings):
+        refused = self.error is not None and self.error.reason == "NOT_CHECKPOINTABLE"
+        if refused or any(each.severity == REFUSED for each in self.findings):
             return "refused"
         if self.report is None:
             return "failed"

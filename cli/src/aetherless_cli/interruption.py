@@ -43,5 +43,24 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hear the signals at the end only, so that what is made in here is known before.
+
+    They are not blocked: a process that is started would inherit that.
+    """
+    heard: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _: heard.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for missed in heard:
+            signal.raise_signal(missed)
+
+
 def _raise(number: int, _: object) -> None:
     raise Interrupted(signal.Signals(number).name)

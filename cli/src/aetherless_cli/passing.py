@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aetherless_cli import orchestrator
-from aetherless_cli.interruption import undisturbed
+from aetherless_cli.interruption import held_back, undisturbed
 from aetherless_cli.removal import Removal
 from aetherless_cli.supervisor import start_service
 from aetherless_common.channels import is_serving
@@ -35,8 +35,10 @@ GRACE = 10.0
 @contextmanager
 def folders(settings: Settings, purpose: str) -> Iterator[Settings]:
     """Give settings in folders of their own, removed at the end."""
-    home = Path(tempfile.mkdtemp(prefix=f"aether-{purpose}-", dir="/run"))
+    home = None
     try:
+        with held_back():
+            home = Path(tempfile.mkdtemp(prefix=f"aether-{purpose}-", dir="/run"))
         runtime = home / "run"
         yield dataclasses.replace(
             settings,
@@ -45,7 +47,9 @@ def folders(settings: Settings, purpose: str) -> Iterator[Settings]:
             orchestrator_id=orchestrator_id(runtime),
         )
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        if home is not None:
+            with undisturbed():
+                shutil.rmtree(home, ignore_errors=True)
 
 
 def take_down(own: Settings, console: Console) -> None:
@@ -85,11 +89,14 @@ def services(own: Settings, names: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = start_service(settings, name)
+    process = None
     try:
+        with held_back():
+            process = start_service(settings, name)
         yield process
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
 
 
 def _wait_serving(settings: Settings, name: str, process: subprocess.Popen[bytes]) -> None:
