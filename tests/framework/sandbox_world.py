@@ -20,6 +20,7 @@ from aetherless_snapshotter.golden import Golden, SnapshotRun
 from aetherless_snapshotter.inspection import Found
 from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_all
 from aetherless_snapshotter.sandbox_events import RootExited
+from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from framework.snapshotter_world import INNER_IPV4, PORT, WAIT, World, make_settings
 
 if TYPE_CHECKING:
@@ -110,7 +111,12 @@ class SandboxWorld:
             sandbox.delete()
 
     def clone(
-        self, workload: instance_pb2.Workload, *, deadline_ms: int = 5000, idle_after_ms: int = 0
+        self,
+        workload: instance_pb2.Workload,
+        *,
+        deadline_ms: int = 5000,
+        idle_after_ms: int = 0,
+        images_dir: str = SNAPSHOT_TARGET,
     ) -> tuple[Sandbox, Events]:
         """Make an armed clone of the dumped handler."""
         sandbox, events = self.create("clone", workload, SNAPSHOT)
@@ -119,7 +125,7 @@ class SandboxWorld:
         self.place.ip(f"route replace {INNER_IPV4}/32 dev {link}")
         self.inside(
             lambda: sandbox.arm(
-                criu.restore_request(),
+                criu.restore_request(images_dir),
                 port=PORT,
                 deadline_ms=deadline_ms,
                 idle_after_ms=idle_after_ms,

@@ -114,6 +114,11 @@ class Snapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
     def GetSnapshot(self, request: Any, context: Any) -> Any:
         """Return the snapshot."""
         snapshot = snapshot_pb2.Snapshot(name=request.name, criu_version="4.2.1")
+        snapshot.shared_bytes, snapshot.eager_bytes = 9 << 20, 1 << 20
+        snapshot.trial.page_choice = snapshot_pb2.PAGE_CHOICE_SHARED
+        snapshot.trial.written_bytes = 4 << 20
+        snapshot.trial.shared_answer.FromMicroseconds(13_500)
+        snapshot.trial.eager_answer.FromMicroseconds(13_300)
         snapshot.trial.restores.add()
         snapshot.trial.median.FromMicroseconds(7100)
         snapshot.trial.maximum.FromMicroseconds(9000)

@@ -50,6 +50,9 @@ def test_describe_shows_what_the_kernel_says(capsys: pytest.CaptureFixture[str])
     assert f"child of another process ({os.getppid()})" in text
     assert "CRIU 4.2.1" in text
     assert "median 7.1 ms, longest 9.0 ms; first answer after 12.3 ms; a limit of 15 ms" in text
+    assert "9.0 MiB shared until written, 1.0 MiB copied by each restore" in text
+    assert "writes 4.0 MiB, shared until then: answered after 13.5 ms with all" in text
+    assert "pages shared, 13.3 ms with these copied" in text
     assert run(["-o", "json", "describe", "a"]) == 0
     (instance,) = json.loads(capsys.readouterr().out)["instances"]
     assert instance["kernel"]["pid"] == os.getpid()

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from aetherless_snapshotter import files, processes
+from aetherless_snapshotter import eager, files, processes
 from aetherless_snapshotter.pagemap import PAGE
+from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.store import IMAGES
 from framework import memory
 from framework.programs import handler
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aetherless.snapshotter.v1 import instance_pb2
+    from aetherless_snapshotter.cow_plan import Interval
     from aetherless_snapshotter.sandbox import Sandbox
     from framework.sandbox_world import SandboxWorld
 
@@ -135,8 +137,29 @@ def ask(place: SandboxWorld, path: str) -> list[str]:
     return answer
 
 
+def restored(
+    place: SandboxWorld, made: instance_pb2.Workload, images_dir: str, before: Memory
+) -> dict[int, list[Interval]]:
+    """Restore twice, compare with what was, overwrite it all; returns what was then written."""
+    told = json.loads(place.builder.logs.since("hello", 0, 1 << 20).splitlines()[-1])
+    sandbox, _ = place.clone(made, images_dir=images_dir)
+    try:
+        for _ in range(2):
+            wake = sandbox.wake()
+            assert wake is not None
+            assert wake.ok
+            assert differences(before, tree(sandbox)) == []
+            assert ask(place, "/digest") == told
+            ask(place, "/scribble")
+            written = eager.written(processes.host_pid(sandbox.init_pid, wake.root_pid))
+            evict(sandbox)
+        return written
+    finally:
+        sandbox.delete()
+
+
 def round_trip(place: SandboxWorld, made: instance_pb2.Workload) -> None:
-    """Dump and restore a program twice, and compare it with what it was."""
+    """Dump and restore a program, with its pages shared, and with the written ones copied."""
     before: Memory = {}
 
     def after(phase: str, golden: Sandbox) -> None:
@@ -144,19 +167,10 @@ def round_trip(place: SandboxWorld, made: instance_pb2.Workload) -> None:
             before.update(tree(golden))
 
     place.checkpoint(made, after)
-    told = json.loads(place.builder.logs.since("hello", 0, 1 << 20).splitlines()[-1])
-    sandbox, _ = place.clone(made)
-    try:
-        for _ in range(2):
-            wake = sandbox.wake()
-            assert wake is not None
-            assert not wake.error
-            assert differences(before, tree(sandbox)) == []
-            assert ask(place, "/digest") == told
-            ask(place, "/scribble")
-            evict(sandbox)
-    finally:
-        sandbox.delete()
+    written = restored(place, made, SNAPSHOT_TARGET, before)
+    copied = eager.keep(place.builder.store.images(SNAPSHOT), written)
+    assert copied > 0
+    restored(place, made, eager.TARGET, before)
 
 
 @settings(
@@ -275,7 +289,7 @@ def test_a_heap_of_a_gigabyte_costs_a_few_megabytes(
         sandbox, _ = place.clone(made)
         wake = sandbox.wake()
         assert wake is not None
-        assert not wake.error
+        assert wake.ok
         told = json.loads(place.builder.logs.since("hello", 0, 1 << 20).splitlines()[-1])
         assert ask(place, "/digest") == told
         sandbox.delete()

@@ -174,10 +174,15 @@ def _snapshot_fields(snapshot: Snapshot) -> dict[str, object]:
         "revision": snapshot.revision,
         "processes": ", ".join(processes),
         "size": f"{size(snapshot.size_bytes)} on disk, {size(snapshot.resident_bytes)} resident",
+        "memory": (
+            f"{size(snapshot.shared_bytes)} shared until written,"
+            f" {size(snapshot.eager_bytes)} copied by each restore"
+        ),
         "made by": f"CRIU {snapshot.criu_version} on kernel {snapshot.kernel_release}",
     }
     if snapshot.HasField("trial"):
         fields["trial"] = _trial(snapshot.trial)
+        fields["first request"] = _written(snapshot.trial)
     return fields
 
 
@@ -191,3 +196,19 @@ def _trial(trial: Trial) -> str:
     if trial.HasField("first_answer"):
         text += f"; first answer after {milliseconds(trial.first_answer):.1f} ms"
     return f"{text}; a limit of {milliseconds(trial.suggested_timeout):.0f} ms would do"
+
+
+def _written(trial: Trial) -> str:
+    """Say how the pages that the first request writes are restored, and why."""
+    from aetherless_cli.output import size
+    from aetherless_cli.plain import enum_word, milliseconds
+
+    chosen = {"EAGER": "copied by the restore", "SHARED": "shared until then"}
+    word = chosen.get(enum_word(trial, "page_choice"), "not measured")
+    text = f"writes {size(trial.written_bytes)}, {word}"
+    if trial.HasField("eager_answer"):
+        text += (
+            f": answered after {milliseconds(trial.shared_answer):.1f} ms with all pages shared,"
+            f" {milliseconds(trial.eager_answer):.1f} ms with these copied"
+        )
+    return text

@@ -29,8 +29,8 @@ _SETTLE_SECONDS = 5.0
 _RETRY_SECONDS = 0.02
 
 
-def arm(instance: Instance, sandbox: Sandbox, endpoint: Endpoint) -> None:
-    """Hand the endpoint and the restore's request to the init.
+def arm(instance: Instance, sandbox: Sandbox, endpoint: Endpoint, images_dir: str) -> None:
+    """Hand the endpoint and the request to restore what lies in ``images_dir`` to the init.
 
     Raises:
         FailedPrecondition: INVALID_STATE_TRANSITION or SANDBOX_FAILED.
@@ -38,7 +38,7 @@ def arm(instance: Instance, sandbox: Sandbox, endpoint: Endpoint) -> None:
     workload = instance.workload
     with _typed(instance, "ARMED"):
         sandbox.arm(
-            criu.restore_request(),
+            criu.restore_request(images_dir),
             port=workload.trigger_port,
             deadline_ms=workload.restore_timeout.ToMilliseconds(),
             idle_after_ms=workload.idle_after.ToMilliseconds(),

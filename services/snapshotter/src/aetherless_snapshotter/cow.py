@@ -184,7 +184,8 @@ class _ProcessImage:
         moved, given_back = 0, 0
         source = os.open(self.pages.pages, os.O_RDWR | os.O_CLOEXEC)
         try:
-            with PageWriter(self.pages) as kept:
+            new = self.pages.beside(".new")
+            with PageWriter(new, self.pages) as kept:
                 for run, piece in self._cut(pieces):
                     if piece is None:
                         kept.add(run, source)
@@ -196,7 +197,7 @@ class _ProcessImage:
                     if end - given_back >= _GIVE_BACK:
                         files.punch(source, given_back, end - given_back)
                         given_back = end
-                kept.replace()
+            new.replace(self.pages)
         finally:
             os.close(source)
         return moved

@@ -7,7 +7,7 @@ Addresses are of the dumped process, in bytes; all intervals are half-open and s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +33,21 @@ class Vma(Protocol):
     status: int
     flags: int
     madv: int
+
+
+class Span(Protocol):
+    """Anything from ``start`` to ``end``."""
+
+    @property
+    def start(self) -> int:
+        """Where it begins."""
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+
+
+S = TypeVar("S", bound=Span)
 
 
 class Interval(NamedTuple):
@@ -120,7 +135,7 @@ def areas(vmas: Sequence[Vma], max_gap: int, *, anonymous: bool) -> list[Area]:
     return found
 
 
-def overlaps(areas: Iterable[Area], runs: Iterable[Interval]) -> Iterator[tuple[Area, Interval]]:
+def overlaps(areas: Iterable[S], runs: Iterable[Interval]) -> Iterator[tuple[S, Interval]]:
     """Yield each part of a run that lies in an area, with its area."""
     remaining = iter(areas)
     area = next(remaining, None)

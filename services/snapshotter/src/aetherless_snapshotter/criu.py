@@ -55,8 +55,8 @@ def _rpc() -> Any:
     return images.module("rpc")
 
 
-def restore_request(*, leave_stopped: bool = False) -> bytes:
-    """Return the serialized request that restores the images mounted at /snap of a sandbox.
+def restore_request(images_dir: str = SNAPSHOT_TARGET, *, leave_stopped: bool = False) -> bytes:
+    """Return the serialized request that restores the images in ``images_dir`` of a sandbox.
 
     The tree becomes a child of the init (``rst_sibling``); nothing but its own log level is left
     to chance, since the answer must come within milliseconds. With ``leave_stopped`` its processes
@@ -66,7 +66,7 @@ def restore_request(*, leave_stopped: bool = False) -> bytes:
     request = rpc.criu_req(type=rpc.RESTORE)
     _common(request.opts)
     request.opts.images_dir_fd = -1
-    request.opts.images_dir = SNAPSHOT_TARGET
+    request.opts.images_dir = images_dir
     request.opts.log_level = 1
     request.opts.log_to_stderr = True
     request.opts.rst_sibling = True

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from aetherless.snapshotter.v1 import instance_pb2
+from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import AetherlessError
 from aetherless_common.watch import Broadcaster
-from aetherless_snapshotter import adoption, commands, errors, processes
+from aetherless_snapshotter import adoption, commands, errors, files, page_choice, processes
 from aetherless_snapshotter.description import Description
 from aetherless_snapshotter.golden import Golden, SnapshotRun
 from aetherless_snapshotter.instance import (
@@ -29,6 +29,7 @@ from aetherless_snapshotter.live import Live, Table
 from aetherless_snapshotter.sandbox import Sandbox, delete_folder
 from aetherless_snapshotter.sandbox_errors import SandboxError, SandboxGoneError
 from aetherless_snapshotter.sandbox_events import Armed, Event
+from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.stale import StaleWatch
 from aetherless_snapshotter.trial import TrialRun, hold_to_limit
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from aetherless.snapshotter.v1 import snapshot_pb2
     from aetherless_snapshotter.builder import Builder
     from aetherless_snapshotter.inspection import Found
     from aetherless_snapshotter.sandbox import Endpoint
@@ -167,8 +167,7 @@ class Instances:
                 raise errors.invalid_state_transition(
                     instance_id, state_name(instance.state), "TRYING"
                 )
-            self._builder.store.check(snapshot_id)
-            trial = self._try(live, restores)
+            trial = self._try(live, self._builder.store.check(snapshot_id), restores)
             if not ignore_limit:
                 hold_to_limit(instance.workload, trial)
             self._builder.store.keep_trial(snapshot_id, trial)
@@ -186,10 +185,10 @@ class Instances:
                 raise errors.invalid_state_transition(
                     instance_id, state_name(instance.state), "ARMED"
                 )
-            self._builder.store.check(last_part(instance.snapshot))
+            manifest = self._builder.store.check(last_part(instance.snapshot))
             if instance.state != CREATED and live.endpoint == endpoint:
                 return instance
-            self._arm(live, endpoint)
+            self._arm(live, endpoint, manifest.images_dir)
             return instance
 
     def wake(self, instance_id: str) -> Instance:
@@ -332,21 +331,31 @@ class Instances:
         self._table.drop(live.instance.instance_id)
         self._change(live.instance, lambda: live.instance.become_ended(reason))
 
-    def _try(self, live: Live, restores: int) -> snapshot_pb2.Trial:
+    def _try(self, live: Live, manifest: Manifest, restores: int) -> snapshot_pb2.Trial:
         """Try restores; the sandbox of one that failed stays TRYING: it is made anew."""
-        instance = live.instance
+        instance, store = live.instance, self._builder.store
+        snapshot_id = last_part(instance.snapshot)
+        run = TrialRun(instance, live.sandbox, restores, manifest.images_dir)
+        if not manifest.snapshot.HasField("trial") and run.images_dir == SNAPSHOT_TARGET:
+            run.choose_in = store.images(snapshot_id)
         self._change(instance, instance.become_trying)
         try:
-            trial = TrialRun(instance, live.sandbox, restores).run()
+            trial = run.run()
         except (OSError, SandboxError) as error:
+            if isinstance(error, OSError) and files.is_full(error):
+                raise store.full(manifest.snapshot.resident_bytes) from error
             raise errors.sandbox_failed(instance.instance_id, str(error)) from error
+        if run.choose_in is None:
+            page_choice.carry_over(manifest.snapshot.trial, trial)
+        elif trial.page_choice == snapshot_pb2.PAGE_CHOICE_EAGER:
+            store.keep_eager(snapshot_id)
         self._change(instance, instance.become_created)
         return trial
 
-    def _arm(self, live: Live, endpoint: Endpoint) -> None:
+    def _arm(self, live: Live, endpoint: Endpoint, images_dir: str) -> None:
         """Hand the endpoint and the restore's request to the init."""
         instance = live.instance
-        commands.arm(instance, live.sandbox, endpoint)
+        commands.arm(instance, live.sandbox, endpoint, images_dir)
         live.endpoint = endpoint
         replace(Description.of(instance), endpoint=endpoint).write(live.sandbox.folder)
 

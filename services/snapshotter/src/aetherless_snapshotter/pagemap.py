@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aetherless_snapshotter import files, images
@@ -18,11 +17,12 @@ from aetherless_snapshotter.cow_plan import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Self
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_PRESENT = 1 << 2
-_NEW = ".new"
+#: The flag of a run whose pages the file holds.
+PRESENT = 1 << 2
 
 
 class Run(NamedTuple):
@@ -63,6 +63,22 @@ class PageMap:
             head = images.module("pagemap").pagemap_head.FromString(next(entries))
         return cls(path, folder / f"pages-{head.pages_id}.img")
 
+    def beside(self, ending: str) -> PageMap:
+        """Return files of the same names with an ending."""
+        return PageMap(
+            self.path.with_name(self.path.name + ending),
+            self.pages.with_name(self.pages.name + ending),
+        )
+
+    def within(self, folder: Path) -> PageMap:
+        """Return files of the same names in another folder."""
+        return PageMap(folder / self.path.name, folder / self.pages.name)
+
+    def replace(self, other: PageMap) -> None:
+        """Take the place of another's files."""
+        self.path.replace(other.path)
+        self.pages.replace(other.pages)
+
     def runs(self) -> Iterator[Run]:
         """Yield the runs of pages that the file holds, by address."""
         kind = images.module("pagemap").pagemap_entry
@@ -72,7 +88,7 @@ class PageMap:
             next(entries)
             for entry in entries:
                 run = kind.FromString(entry)
-                if not run.flags & _PRESENT:
+                if not run.flags & PRESENT:
                     raise ValueError(f"{self.path.name} has pages that it does not hold")
                 count = run.nr_pages or run.compat_nr_pages
                 span = Interval(run.vaddr, run.vaddr + count * PAGE)
@@ -85,15 +101,19 @@ class PageMap:
 
 
 class PageWriter:
-    """Writes the new images of a process's pages beside the old ones, then takes their place."""
+    """Writes the images of a process's pages, run by run, sorted by address.
 
-    def __init__(self, old: PageMap) -> None:
-        self._old = old
+    Attributes:
+        written: the bytes of pages so far.
+    """
+
+    def __init__(self, target: PageMap, head: PageMap) -> None:
+        """Begin the new files of ``target``; the head names the pages file as that of ``head``."""
         self._kind: Any = images.module("pagemap").pagemap_entry
-        self._map = (old.path.with_name(old.path.name + _NEW)).open("wb")
-        self._pages = (old.pages.with_name(old.pages.name + _NEW)).open("wb", buffering=0)
-        self._written = 0
-        with old.path.open("rb") as file:
+        self._map = target.path.open("xb")
+        self._pages = target.pages.open("xb", buffering=0)
+        self.written = 0
+        with head.path.open("rb") as file:
             header, entries = images.stream(file)
             self._map.write(header)
             self._entry(next(entries))
@@ -107,8 +127,8 @@ class PageWriter:
 
     def add(self, run: Run, source: int) -> None:
         """Append a run of pages, copied from its place in the descriptor ``source``."""
-        files.copy_range(source, self._pages.fileno(), run.offset, self._written, run.length)
-        self._written += run.length
+        files.copy_range(source, self._pages.fileno(), run.offset, self.written, run.length)
+        self.written += run.length
         count = run.length // PAGE
         entry = self._kind(
             vaddr=run.span.start,
@@ -117,13 +137,6 @@ class PageWriter:
             nr_pages=count,
         )
         self._entry(entry.SerializeToString())
-
-    def replace(self) -> int:
-        """Take the place of the old images; returns the bytes of pages."""
-        self.__exit__()
-        Path(self._map.name).replace(self._old.path)
-        Path(self._pages.name).replace(self._old.pages)
-        return self._written
 
     def _entry(self, entry: bytes) -> None:
         self._map.write(struct.pack("<I", len(entry)) + entry)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The snapshots on disk: one folder each, complete or not there, with a manifest of every file.
 
-``<folder>/<snapshot>/`` holds ``images/`` (what CRIU reads), ``layers/<tag>/`` (the golden's
-writable trees, raw overlay uppers), ``manifest.json`` and, once restores were tried, ``trial.json``
-(what they showed; without it they are tried again). A snapshot in the making lies in
-``.tmp-<snapshot>`` and becomes visible by one rename.
+``<folder>/<snapshot>/`` holds ``images/`` (what CRIU reads, and maybe a second set, ``eager/``),
+``layers/<tag>/`` (the golden's writable trees, raw overlay uppers), ``manifest.json`` and, once
+restores were tried, ``trial.json`` (what they showed; without it they are tried again). A snapshot
+in the making lies in ``.tmp-<snapshot>`` and becomes visible by one rename.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from google.protobuf import json_format
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted
 from aetherless_common.settings import write_atomically
-from aetherless_snapshotter import errors, files, hostfiles
+from aetherless_snapshotter import eager, errors, files, hostfiles, images
 from aetherless_snapshotter.fingerprint import Fingerprint
 from aetherless_snapshotter.hostfiles import HostFile
+from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
@@ -76,6 +77,13 @@ class Manifest:
     #: The host's files that a restore maps or opens, by their paths, the same in the sandbox.
     host_files: dict[str, HostFile]
     files: dict[str, FileRecord] = field(default_factory=dict)
+
+    @property
+    def images_dir(self) -> str:
+        """The images that a restore takes, as the sandbox sees them."""
+        second = f"{IMAGES}/{eager.FOLDER}/"
+        chosen = any(name.startswith(second) for name in self.files)
+        return eager.TARGET if chosen else SNAPSHOT_TARGET
 
     def encode(self) -> str:
         """Return the manifest as JSON text; the trial is kept beside it."""
@@ -246,6 +254,19 @@ class SnapshotStore:
             manifest.snapshot.trial.CopyFrom(trial)
         return manifest
 
+    def keep_eager(self, snapshot_id: str) -> None:
+        """Take up the second set of images that lies in a complete snapshot: restores take it."""
+        manifest, folder = self.manifest(snapshot_id), self.path(snapshot_id)
+        second = [*_regular_files(folder / IMAGES / eager.FOLDER)]
+        records = {str(path.relative_to(folder)): FileRecord.of(path) for path in second}
+        snapshot = manifest.snapshot
+        before = snapshot.eager_bytes
+        snapshot.eager_bytes = images.resident_bytes(folder / IMAGES / eager.FOLDER)
+        snapshot.shared_bytes -= snapshot.eager_bytes - before
+        snapshot.size_bytes += sum(files.disk_size(path) for path in second)
+        manifest = replace(manifest, files={**manifest.files, **records})
+        write_atomically(folder / _MANIFEST, manifest.encode())
+
     def keep_trial(self, snapshot_id: str, trial: snapshot_pb2.Trial) -> None:
         """Keep what trial restores of a complete snapshot showed."""
         write_atomically(self.path(snapshot_id) / _TRIAL, json_format.MessageToJson(trial))
@@ -357,12 +378,12 @@ def _regular_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _close_to_writers(images: Path) -> None:
+def _close_to_writers(folder: Path) -> None:
     """Make the images readable for the sandbox's ids and writable for nobody.
 
     The folders above are 0700, so on the host only root gets at them; the sandbox sees just this
     one folder, as a read-only mount.
     """
-    for path in images.iterdir():
+    for path in folder.iterdir():
         path.chmod(0o444)
-    images.chmod(0o555)
+    folder.chmod(0o555)

@@ -3,8 +3,8 @@
 
 Each is done as a wake is: a fresh CRIU that waits, fresh writable layers, and the time from the
 request sent to CRIU's answer, which is what the restore limit bounds. All count, the first one too:
-so would a first client. Only the first goes on, with the outside cut off, and has to answer the
-warm-up; CRIU leaves the others stopped.
+so would a first client. The first goes on, with the outside cut off, and has to answer the warm-up;
+so do those by which it is chosen how written pages are restored. CRIU leaves the others stopped.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_snapshotter import criu, errors, netns, processes, warmup
+from aetherless_snapshotter import criu, eager, errors, netns, page_choice, processes, warmup
 from aetherless_snapshotter.instance import last_part
+from aetherless_snapshotter.page_choice import Answered
 from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.sandbox_events import WakeFailure, describe_exit
+from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.seal import sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
+    from aetherless_snapshotter.cow_plan import Interval
     from aetherless_snapshotter.instance import Instance
     from aetherless_snapshotter.sandbox import Sandbox
     from aetherless_snapshotter.sandbox_events import Wake
@@ -46,24 +50,22 @@ _ROOM = 1.5
 _CRIU_SOCKET = 3
 
 
-def _look_at_nothing(root_pid: int, trial: snapshot_pb2.Trial) -> None:
-    """Learn nothing of the restored tree."""
-
-
 @dataclass
 class TrialRun:
     """Some restores of one clone's snapshot.
 
     Attributes:
-        look: called with the host's id of the root process once the first restore has answered the
-            warm-up, before it is ended; what it learns it notes in the trial.
+        images_dir: the images to restore, as the sandbox sees them.
+        choose_in: where these lie on the host, for a choice of the pages to copy; None leaves
+            everything as it is.
     """
 
     instance: Instance
     sandbox: Sandbox
     restores: int = RESTORES
-    look: Callable[[int, snapshot_pb2.Trial], None] = _look_at_nothing
-    _trial: snapshot_pb2.Trial = field(default_factory=snapshot_pb2.Trial)
+    images_dir: str = SNAPSHOT_TARGET
+    choose_in: Path | None = None
+    _written: dict[int, list[Interval]] = field(default_factory=dict)
 
     def run(self) -> snapshot_pb2.Trial:
         """Do the restores; nothing of them is left, in memory or in files.
@@ -71,22 +73,43 @@ class TrialRun:
         Raises:
             AetherlessError: RESTORE_FAILED or MEMORY_LIMIT_EXCEEDED.
             SandboxError: the sandbox does not do what it should.
-            OSError: its network can't be cut off.
+            OSError: its network can't be cut off, or the chosen pages find no room.
         """
-        times = []
+        trial = snapshot_pb2.Trial()
         with sealed(self.sandbox.netns_path):
-            for number in range(self.restores):
-                with self._restored(stopped=number > 0) as wake:
+            answered = [self._answered(self.images_dir)]
+            if self.choose_in is not None and self._asks:
+                self.images_dir, answered = page_choice.choose(
+                    self.choose_in, answered[0], self._written, self._answered, trial
+                )
+            times = [each.restore_ns for each in answered]
+            while len(times) < self.restores:
+                with self._restored(self.images_dir, stopped=True) as wake:
                     times.append(wake.answer_ns - wake.sent_ns)
-                    if number == 0:
-                        self._answer(wake)
-        return self._summarize(times)
+        if self._asks:
+            trial.first_answer.FromNanoseconds(answered[0].answer_ns)
+        return _summarize(trial, times)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether a restored tree has to answer something."""
+        return self.instance.workload.warmup.kind != instance_pb2.WARMUP_KIND_NONE
+
+    def _answered(self, images_dir: str) -> Answered:
+        """Restore, and have the tree answer the warm-up."""
+        with self._restored(images_dir, stopped=False) as wake:
+            answer_ns = self._answer(wake)
+            self._check_alive(wake.root_pid)
+            root_pid = processes.host_pid(self.sandbox.init_pid, wake.root_pid)
+            if not self._written:
+                self._written = eager.written(root_pid)
+            return Answered(wake.answer_ns - wake.sent_ns, answer_ns)
 
     @contextmanager
-    def _restored(self, *, stopped: bool) -> Iterator[Wake]:
+    def _restored(self, images_dir: str, *, stopped: bool) -> Iterator[Wake]:
         """Restore once; the tree, and what it wrote, is gone afterwards."""
         limit_ms = self.instance.workload.restore_timeout.ToMilliseconds()
-        request = criu.restore_request(leave_stopped=stopped)
+        request = criu.restore_request(images_dir, leave_stopped=stopped)
         try:
             self.sandbox.begin_trial(request, deadline_ms=limit_ms + _PATIENCE_MS)
             self._await_criu()
@@ -121,11 +144,10 @@ class TrialRun:
             case _:
                 raise self._failed(criu.cause_of(wake.error, wake.error))
 
-    def _answer(self, wake: Wake) -> None:
-        """Have the restored tree answer the warm-up."""
+    def _answer(self, wake: Wake) -> int:
+        """Have the tree answer the warm-up; returns how long that took from the request."""
         workload = self.instance.workload
-        root_pid = processes.host_pid(self.sandbox.init_pid, wake.root_pid)
-        if workload.warmup.kind != instance_pb2.WARMUP_KIND_NONE:
+        if self._asks:
             until = time.monotonic() + workload.timeout.ToNanoseconds() / 1e9
             try:
                 warmup.warm_up(
@@ -137,9 +159,7 @@ class TrialRun:
                 )
             except warmup.NoAnswerError as error:
                 raise self._failed(f"once restored, it gave no answer: {error}") from error
-            self._trial.first_answer.FromNanoseconds(time.monotonic_ns() - wake.sent_ns)
-        self._check_alive(wake.root_pid)
-        self.look(root_pid, self._trial)
+        return time.monotonic_ns() - wake.sent_ns
 
     def _listener(self) -> netns.TcpSocket:
         """Return a socket that listens on the port."""
@@ -162,14 +182,15 @@ class TrialRun:
         function = self.instance.workload.function_id
         return errors.restore_failed(function, last_part(self.instance.snapshot), cause)
 
-    def _summarize(self, times: list[int]) -> snapshot_pb2.Trial:
-        """Note what the times show."""
-        for each in times:
-            self._trial.restores.add().FromNanoseconds(each)
-        self._trial.median.FromNanoseconds(round(statistics.median(times)))
-        self._trial.maximum.FromNanoseconds(max(times))
-        self._trial.suggested_timeout.FromMilliseconds(suggested_ms(times))
-        return self._trial
+
+def _summarize(trial: snapshot_pb2.Trial, times: list[int]) -> snapshot_pb2.Trial:
+    """Note what the times of restores show."""
+    for each in times:
+        trial.restores.add().FromNanoseconds(each)
+    trial.median.FromNanoseconds(round(statistics.median(times)))
+    trial.maximum.FromNanoseconds(max(times))
+    trial.suggested_timeout.FromMilliseconds(suggested_ms(times))
+    return trial
 
 
 def suggested_ms(times: list[int]) -> int:
