@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +47,15 @@ def python(source: Path, target: Path) -> None:
     pip = target / "bin" / "pip"
     run(pip, "install", "--quiet", "--no-deps", "-r", source / "requirements.txt", folder=source)
     copy(source, target)
+
+
+def with_database(source: Path, target: Path) -> None:
+    """Ship an SQLite database of one row beside the program."""
+    copy(source, target)
+    (target / "data").mkdir()
+    with closing(sqlite3.connect(target / "data" / "shipped.sqlite3")) as database, database:
+        database.execute("CREATE TABLE visits (number INTEGER)")
+        database.execute("INSERT INTO visits VALUES (0)")
 
 
 def npm(source: Path, target: Path) -> None:

@@ -59,6 +59,7 @@ PROGRAMS = {
     "nginx-container": Program(
         "serve.sh", NGINX, keys={"capabilities": "container"}, source="nginx", varies=PID
     ),
+    "files": Program("files.py", builders.with_database),
     "redis": Program("serve.sh", builders.debian("redis-server", "redis-tools")),
 }
 

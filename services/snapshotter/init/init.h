@@ -67,6 +67,7 @@ bool timer_fired(struct source *timer);
 #define MAX_TREES 16
 #define MAX_LOWERS 4
 #define MAX_JOINS 4
+#define MAX_HELD 1024
 struct bind {
 	int fd;
 	bool on_tree; /* its target lies in a writable folder, and is mounted anew with it */
@@ -82,23 +83,36 @@ struct tree {
 	int lowers;
 	int lower_fds[MAX_LOWERS];
 };
+struct held {
+	char *tag, *path; /* in which tree, and where below its top */
+	unsigned long inode;
+};
 struct spec {
 	int control, words, kill, oom_event, oom_counter;
 	int joins[MAX_JOINS], tree_joins[MAX_JOINS];
-	size_t join_count, tree_join_count, bind_count, link_count, tree_count;
+	size_t join_count, tree_join_count, bind_count, link_count, tree_count, held_count;
 	char *hostname;
 	long id_base, layers_size;
 	struct bind binds[MAX_BINDS];
 	struct link links[MAX_TREES];
 	struct tree trees[MAX_TREES];
+	struct held held[MAX_HELD];
 };
 int launch(void);
 
-/* mounts.c */
+/* mounts.c: what the sandbox sees. */
+#define LAYERS "/layers"
+#define LOWERS "/lowers"
+#define PATH_ROOM 4352 /* PATH_MAX and what is before it */
+void make_folders(const char *path, bool last_too);
 int mounts_make(const struct spec *spec);
 int layers_make(const struct spec *spec);
 int layers_drop(const struct spec *spec);
 int snapshot_attach(int mount_fd);
+
+/* held.c: files whose inode numbers a program knows. */
+int held_make(const struct spec *spec);
+int held_place(const struct spec *spec, const struct tree *tree);
 
 /* main.c */
 void init_run(const struct spec *spec) __attribute__((noreturn));

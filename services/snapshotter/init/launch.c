@@ -109,6 +109,18 @@ static int read_lower(struct spec *spec, const struct line *line)
 	return tree->lower_fds[tree->lowers++] < 0 ? -1 : 0;
 }
 
+static int read_held(struct spec *spec, const struct line *line)
+{
+	struct held *held = &spec->held[spec->held_count];
+
+	errno = 0;
+	if (spec->held_count == MAX_HELD)
+		return fail("specification", "more than %d held files", MAX_HELD);
+	held->inode = (unsigned long)line_number(line, "inode", 0);
+	spec->held_count++;
+	return need(line, "tag", &held->tag) || need(line, "path", &held->path) ? -1 : 0;
+}
+
 static int read_join(int *fds, size_t *count, const struct line *line)
 {
 	errno = 0;
@@ -150,6 +162,8 @@ static int read_line(struct spec *spec, const struct line *line)
 		return read_link(spec, line);
 	else if (!strcmp(line->verb, "tree"))
 		return read_tree(spec, line);
+	else if (!strcmp(line->verb, "held"))
+		return read_held(spec, line);
 	else if (!strcmp(line->verb, "lower"))
 		return read_lower(spec, line);
 	else

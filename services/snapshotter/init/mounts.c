@@ -18,15 +18,13 @@
 #include <linux/openat2.h>
 
 #define STAGING "/tmp" /* covered by the new root in our own mount namespace only */
-#define LAYERS "/layers"
-#define LOWERS "/lowers"
 #define BINDS LOWERS "/.binds"
 #define SNAPSHOT "/snap"
 
 /* Makes the folders of a path below the working directory; "/a/b" is "a/b" there. */
-static void make_folders(const char *path, bool last_too)
+void make_folders(const char *path, bool last_too)
 {
-	char part[4096];
+	char part[PATH_ROOM];
 
 	for (const char *end = path + 1; *end; end++)
 		if (*end == '/') {
@@ -135,7 +133,7 @@ static int fill_root(const struct spec *spec)
 	return make_links(spec);
 }
 
-static int make_layer(const struct tree *tree)
+static int make_layer(const struct spec *spec, const struct tree *tree)
 {
 	char options[512], upper[96];
 	int length;
@@ -148,6 +146,8 @@ static int make_layer(const struct tree *tree)
 	mkdir(upper, 0700);
 	if (chown(upper, tree->owner, tree->owner) || chmod(upper, tree->mode))
 		return fail("mount", "upper layer of %s", tree->target);
+	if (held_place(spec, tree))
+		return -1;
 	length = snprintf(options, sizeof(options), "upperdir=%s,workdir=" LAYERS "/%s/w", upper,
 			  tree->tag);
 	length += snprintf(options + length, sizeof(options) - (size_t)length,
@@ -186,8 +186,10 @@ int layers_make(const struct spec *spec)
 		 spec->layers_size / 4096);
 	if (mount("layers", LAYERS, "tmpfs", MS_NOSUID | MS_NODEV, options))
 		return fail("mount", "layers");
+	if (held_make(spec))
+		return -1;
 	for (size_t i = 0; i < spec->tree_count; i++)
-		if (make_layer(&spec->trees[i]))
+		if (make_layer(spec, &spec->trees[i]))
 			return -1;
 	for (size_t i = 0; i < spec->bind_count; i++)
 		if (bind_on_tree(&spec->binds[i], i))

@@ -46,6 +46,8 @@ def test_a_folder_is_copied_once_and_owned_by_the_function(
     assert (root.copy / "lib" / "data").read_text() == "data"
     assert (root.copy / "handler.py").stat().st_uid == IDS.host_id(1000)
     assert root.copy.stat().st_gid == IDS.host_id(1000)
+    # An overlay shows the own number of a written file only when it had several names.
+    assert {p.stat().st_nlink for p in root.copy.rglob("*") if p.is_file()} == {2}
     (app / "handler.py").write_text("v2")
     assert roots.ensure(workload, IDS) == root
     assert (root.copy / "handler.py").read_text() == "v1"

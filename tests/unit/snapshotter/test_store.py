@@ -21,6 +21,7 @@ from aetherless_common.errors import (
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.fingerprint import Fingerprint
 from aetherless_snapshotter.hostfiles import HostFile
+from aetherless_snapshotter.sandbox_spec import HeldFile
 from aetherless_snapshotter.store import Manifest, SnapshotStore
 from aetherless_snapshotter.workload import Program
 
@@ -46,7 +47,14 @@ def manifest(make_workload: Callable[..., instance_pb2.Workload]) -> Manifest:
     snapshot = snapshot_pb2.Snapshot(name="snapshots/s", function_id="hello", revision=1)
     program = Program(("/bin/true",), {"A": "b"}, "/", ())
     return Manifest(
-        snapshot, make_workload(), program, 10000, HOST, {"tmp": "/tmp"}, {str(LIBRARY): recorded()}
+        snapshot,
+        make_workload(),
+        program,
+        10000,
+        HOST,
+        {"tmp": "/tmp"},
+        {str(LIBRARY): recorded()},
+        (HeldFile("tmp", "log", 40),),
     )
 
 

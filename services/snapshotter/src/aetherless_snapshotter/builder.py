@@ -80,12 +80,12 @@ class Builder:
             if not root.copy.exists():
                 raise errors.snapshot_corrupt(snapshot_id, str(root.copy), "a copy", "none")
             program = manifest.program
-            trees = self._clone_trees(snapshot_id, manifest, root, owner)
+            trees, held = self._clone_trees(snapshot_id, manifest, root, owner), manifest.held
         else:
             inspection.refuse_devices(workload)
             program = workloads.resolve(workload)
             root = self.roots.ensure(workload, ids)
-            trees = _golden_trees(root, owner)
+            trees, held = _golden_trees(root, owner), ()
         spec = SandboxSpec(
             instance_id=instance_id,
             folder=self.settings.instance_dir(instance_id),
@@ -98,6 +98,7 @@ class Builder:
             memory_limit=workload.memory_limit_bytes,
             binds=_binds(root, program),
             trees=trees,
+            held=held,
             owner=owner,
         )
         return Built(spec, program)

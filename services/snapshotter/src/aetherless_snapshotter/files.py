@@ -175,12 +175,14 @@ def _same_owner(status: os.stat_result) -> tuple[int, int]:
 
 
 @contextmanager
-def opened_beneath(folder: Path, *names: str) -> Iterator[int]:
+def opened_beneath(folder: Path | int, *names: str) -> Iterator[int]:
     """Give a descriptor of the folder that ``names`` lead to, one below the other.
 
-    No symbolic link is followed after ``folder``, so whoever can write there leads nowhere else.
+    No symbolic link is followed after ``folder`` (a path, or a descriptor), so whoever can write
+    there leads nowhere else.
     """
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    start = f"/proc/self/fd/{folder}" if isinstance(folder, int) else folder
+    descriptor = os.open(start, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in names:
             above, descriptor = descriptor, os.open(name, FOLDER_FLAGS, dir_fd=descriptor)

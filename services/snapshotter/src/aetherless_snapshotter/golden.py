@@ -23,6 +23,7 @@ from aetherless_snapshotter import (
     files,
     hostfiles,
     images,
+    inodes,
     netns,
     processes,
     warmup,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.logs import Logs
     from aetherless_snapshotter.sandbox import Sandbox
     from aetherless_snapshotter.sandbox_events import RootExited
-    from aetherless_snapshotter.sandbox_spec import Tree
+    from aetherless_snapshotter.sandbox_spec import HeldFile, Tree
     from aetherless_snapshotter.store import SnapshotStore
     from aetherless_snapshotter.workload import Program
 
@@ -103,6 +104,7 @@ class SnapshotRun:
     _done: list[snapshot_pb2.SnapshotPhase] = field(default_factory=list)
     _listeners: list[netns.TcpSocket] = field(default_factory=list)
     _resident_bytes: int = 0
+    _held: list[HeldFile] = field(default_factory=list)
     _memory: cow.Conversion = field(default_factory=lambda: cow.Conversion(0, 0, 0))
     _counting_on_zeros: frozenset[int] = frozenset()
     _inspection: Inspection = field(init=False)
@@ -291,10 +293,12 @@ class SnapshotRun:
 
     def _copy_files(self) -> str:
         """Copy the golden's writable trees while it is stopped, then end it."""
-        copied = 0
+        function, copied = self.golden.workload.function_id, 0
+        written = images.files_open_for_writing(self._staging / IMAGES)
         for tree in self.golden.trees:
             with self.golden.sandbox.layer(tree.tag) as layer:
                 copied += files.copy_layer(layer, self._staging / LAYERS / tree.tag)
+                self._held += inodes.held_files(function, tree, layer, written)
         root = processes.host_pid(self.golden.sandbox.init_pid, self.root_pid)
         self._counting_on_zeros = allocators.counting_on_zeros(root)
         self._end_tree()
@@ -353,6 +357,7 @@ class SnapshotRun:
                 root_pid=self.root_pid,
                 fingerprint=self.workshop.fingerprint,
                 trees={tree.tag: tree.target for tree in self.golden.trees},
+                held=tuple(self._held),
                 host_files=hostfiles.record(images.regular_files(folder), self.golden.sandbox.root),
             ),
         )

@@ -10,6 +10,7 @@ by set-up from CRIU's own ``.proto`` files and lie in the project's prefix.
 from __future__ import annotations
 
 import importlib
+import os
 import struct
 import sys
 from dataclasses import dataclass
@@ -121,6 +122,17 @@ def regular_files(folder: Path) -> dict[str, bool]:
     names = {entry.reg.name: entry.id in mapped for entry in entries if entry.HasField("reg")}
     inside = f"{SNAPSHOT_TARGET}/"
     return {name: names[name] for name in sorted(names) if not name.startswith(inside)}
+
+
+def files_open_for_writing(folder: Path) -> set[str]:
+    """Return the regular files that the dump's processes can write, by their paths inside."""
+    entry_kind = module("fdinfo").file_entry
+    entries = Image.read(folder / "files.img").decode(entry_kind)
+    return {
+        entry.reg.name
+        for entry in entries
+        if entry.HasField("reg") and entry.reg.flags & os.O_ACCMODE != os.O_RDONLY
+    }
 
 
 def _privately_mapped(folder: Path) -> set[int]:

@@ -131,6 +131,8 @@ def _specification(
     yield write_line("ids", base=spec.uid_base)
     yield write_line("layers", size=spec.memory_limit // 2)
     yield from _binds(spec)
+    for held in sorted(spec.held, key=lambda held: held.inode):
+        yield write_line("held", tag=held.tag, path=held.path, inode=held.inode)
     for tree in sorted(spec.all_trees(), key=lambda tree: tree.target.count("/")):
         yield from _tree(tree)
 

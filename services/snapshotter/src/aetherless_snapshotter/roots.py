@@ -7,6 +7,7 @@ each revision has a copy (reflinked where the file system can). It belongs to th
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 #: The most that a function's folder may hold, in bytes.
 MAX_ROOT_BYTES = 2 << 30
+_SECOND_NAMES = "names"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class Roots:
         staging.mkdir(mode=0o700, parents=True)
         try:
             _copy_root(root, staging, owner)
+            if root.is_folder:
+                _name_again(staging / root.copy.name, root.copy.parent / _SECOND_NAMES)
             (staging / root.copy.name).rename(root.copy)
         except OSError as error:
             if files.is_full(error):
@@ -143,6 +147,22 @@ def _copy_root(root: Root, staging: Path, owner: int) -> None:
             os.close(descriptor)
     finally:
         os.close(source)
+
+
+def _name_again(copy: Path, names: Path) -> None:
+    """Give each regular file of a copy a second name.
+
+    An overlay answers with the number of the lower inode also after a file was written, unless that
+    has several names (fs/overlayfs/inode.c, ovl_hash_bylower). A written file's own number is one
+    that can be had again in a clone: see ``inodes``.
+    """
+    files.remove_tree(names)
+    names.mkdir(mode=0o700)
+    numbers = itertools.count()
+    for folder, _, found in os.walk(copy):
+        for path in (Path(folder, name) for name in found):
+            if stat.S_ISREG(path.lstat().st_mode):
+                (names / str(next(numbers))).hardlink_to(path)
 
 
 def _copy_single(source: Path, folder: Path, name: str, owner: tuple[int, int]) -> None:

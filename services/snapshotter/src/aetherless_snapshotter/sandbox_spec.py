@@ -17,6 +17,8 @@ FUNCTION_UID = 1000
 #: What a program runs as that was given a container's capabilities.
 ROOT_UID = 0
 IDS_PER_SANDBOX = 65536
+#: As many as the init takes (MAX_HELD in init.h).
+MAX_HELD_FILES = 1024
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,21 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class HeldFile:
+    """A file that the snapshot's program had open for writing, and whose number it knows.
+
+    Attributes:
+        tag: the tree that it lies in.
+        path: its path below the tree's top.
+        inode: its inode number.
+    """
+
+    tag: str
+    path: str
+    inode: int
+
+
+@dataclass(frozen=True)
 class SandboxSpec:
     """Everything ``Sandbox.create`` needs.
 
@@ -74,6 +91,7 @@ class SandboxSpec:
         binds: further folders (the function's mounts, its interpreter's prefix).
         trees: further writable folders (the function's own); /tmp, /run, /var/tmp, /dev/shm and
             /home/fn are always there, see ``standard_trees``; one of the same tag takes its place.
+        held: files that keep their inode numbers; they lie in the trees' uppermost lower layers.
         hostname: the host name inside.
         owner: uid and gid, inside, that the program runs as; its home belongs to it.
     """
@@ -90,6 +108,7 @@ class SandboxSpec:
     pids_limit: int = 1024
     binds: tuple[Bind, ...] = ()
     trees: tuple[Tree, ...] = ()
+    held: tuple[HeldFile, ...] = ()
     hostname: str = "aether"
     owner: int = FUNCTION_UID
 

@@ -26,14 +26,14 @@ from aetherless_common.settings import write_atomically
 from aetherless_snapshotter import eager, errors, files, hostfiles, images
 from aetherless_snapshotter.fingerprint import Fingerprint
 from aetherless_snapshotter.hostfiles import HostFile
-from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
+from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET, HeldFile
 from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 log = structlog.get_logger()
-FORMAT = 3
+FORMAT = 4
 IMAGES = "images"
 LAYERS = "layers"
 _MANIFEST = "manifest.json"
@@ -76,6 +76,8 @@ class Manifest:
     trees: dict[str, str]
     #: The host's files that a restore maps or opens, by their paths, the same in the sandbox.
     host_files: dict[str, HostFile]
+    #: The files whose inode numbers the program knows.
+    held: tuple[HeldFile, ...] = ()
     files: dict[str, FileRecord] = field(default_factory=dict)
 
     @property
@@ -100,6 +102,7 @@ class Manifest:
                 "fingerprint": asdict(self.fingerprint),
                 "trees": self.trees,
                 "host_files": {name: asdict(file) for name, file in self.host_files.items()},
+                "held": [asdict(file) for file in self.held],
                 "files": {name: asdict(record) for name, record in self.files.items()},
             },
             indent=1,
@@ -125,6 +128,7 @@ class Manifest:
                 Fingerprint(**raw["fingerprint"]),
                 dict(raw["trees"]),
                 {name: HostFile(**file) for name, file in raw["host_files"].items()},
+                tuple(HeldFile(**file) for file in raw["held"]),
                 {name: FileRecord(**record) for name, record in raw["files"].items()},
             )
         except (KeyError, TypeError, json_format.ParseError) as error:

@@ -17,6 +17,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": BASE_DIR / "visits.sqlite3",
+        "CONN_MAX_AGE": None,  # a connection is open at the checkpoint
         "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
     }
 }
