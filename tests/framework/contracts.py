@@ -141,6 +141,11 @@ class Contracts:
         """Return the id of a function's one clone."""
         return self.instance(function).name.removeprefix("instances/")
 
+    def evict(self, function: str) -> None:
+        """Evict a function; what runs of it has ended when this returns."""
+        request = registry_service_pb2.EvictFunctionRequest(name=f"functions/{function}")
+        self.stub("registry").EvictFunction(request, timeout=RPC_TIMEOUT_S)
+
     def watch_wakes(self, function: str) -> WakeWatch:
         """Begin to watch a function's wakes; the watch stands when this returns."""
         request = registry_service_pb2.WatchFunctionsRequest(name=f"functions/{function}")

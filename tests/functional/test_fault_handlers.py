@@ -140,27 +140,6 @@ def test_a_damaged_snapshot_is_not_taken_into_use(mesh: Orchestrator, port: int)
     assert call(port).ok
 
 
-def test_a_snapshot_damaged_while_armed(mesh: Orchestrator, port: int) -> None:
-    """A file that CRIU can't read: the client is reset in time with a typed failure."""
-    watch = mesh.contracts.watch_wakes(ID)
-    file = next(largest_image(mesh).parent.glob("pstree.img"))
-    content = file.read_bytes()
-    file.write_bytes(b"\0" * len(content))
-    try:
-        started = time.monotonic()
-        answer = call(port)
-        took_ms = (time.monotonic() - started) * 1000
-    finally:
-        file.write_bytes(content)
-    assert answer.error in REFUSED
-    assert took_ms < LIMIT_MS + 1000
-    notice = watch.next()
-    watch.close()
-    assert notice.failure_reason in {"RESTORE_FAILED", "SNAPSHOT_CORRUPT"}
-    assert notice.failure_message
-    wait_until(lambda: call(port).ok, "the mended snapshot restores again")
-
-
 def test_too_much_memory_ends_the_function(mesh: Orchestrator, port: int) -> None:
     """A function that eats more than its limit is ended as a whole; its next call restores it."""
     function = Function("glutton", handler("probe"), memory_mb=96)

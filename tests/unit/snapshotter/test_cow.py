@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from aetherless_snapshotter import eager, files, processes
+from aetherless_snapshotter.manifest import IMAGES
 from aetherless_snapshotter.pagemap import PAGE
 from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
-from aetherless_snapshotter.store import IMAGES
 from framework import memory
 from framework.programs import handler
 from framework.sandbox_world import SNAPSHOT, evict, get, sandbox_world

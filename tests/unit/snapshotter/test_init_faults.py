@@ -218,21 +218,49 @@ def test_a_late_restore(place: World, workload: instance_pb2.Workload) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "garbage"])
 def test_a_damaged_image(place: World, workload: instance_pb2.Workload, damage: str) -> None:
-    """What CRIU refuses, or hangs on, resets the client; put right, the next call is answered."""
+    """What CRIU refuses, or hangs on, resets the client; nothing is restored from it again."""
     clone = place.deploy(workload)
     name = {"cut": "pages-1.img", "garbage": "inventory.img"}[damage]
     [image] = place.settings.snapshot_dir.rglob(name)
     whole = image.read_bytes()
-    changed = whole[: len(whole) // 2] if damage == "cut" else os.urandom(len(whole))
-    for _ in range(4):
-        image.write_bytes(changed)
-        assert reset_after(place) < DEADLINE_MS / 1000 + 1
-        place.wait_for(clone.name, ARMED)
-    failed = place.instance(clone.name)
-    assert failed.failed_wakes == 4
-    assert failed.last_wake.failure_reason in {"RESTORE_FAILED", "RESTORE_LATENCY_VIOLATION"}
-    image.write_bytes(whole)
-    assert place.get()[0] == 200
+    image.write_bytes(whole[: len(whole) // 2] if damage == "cut" else os.urandom(len(whole)))
+    assert reset_after(place) < DEADLINE_MS / 1000 + 1
+    assert name in ended(place, clone)
+
+
+def ended(place: World, clone: instance_pb2.Instance) -> str:
+    """Wait until an instance is ended for its snapshot's sake; return the refusal of another."""
+    until = time.monotonic() + WAIT
+    with place.stub() as stub:
+        while stub.ListInstances(pb.ListInstancesRequest()).instances:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        request = pb.CreateInstanceRequest(
+            instance_id="next",
+            workload=clone.workload,
+            role=instance_pb2.INSTANCE_ROLE_CLONE,
+            snapshot=clone.snapshot,
+        )
+        with pytest.raises(AetherlessError) as refused:
+            stub.CreateInstance(request)
+    assert refused.value.reason == "SNAPSHOT_CORRUPT"
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("damage", ["removed", "garbage"])
+def test_a_damaged_manifest(place: World, workload: instance_pb2.Workload, damage: str) -> None:
+    """Nothing is known without it: the instance is ended, though nobody called."""
+    clone = place.deploy(workload)
+    [manifest] = place.settings.snapshot_dir.rglob("manifest.json")
+    if damage == "removed":
+        manifest.unlink()
+    else:
+        manifest.write_bytes(os.urandom(5000))
+    assert "manifest.json" in ended(place, clone)
+    with place.stub() as stub:
+        [listed] = stub.ListSnapshots(pb.ListSnapshotsRequest(function_id="hello")).snapshots
+        stub.DeleteSnapshot(pb.DeleteSnapshotRequest(name=listed.name))
+    assert list(place.settings.snapshot_dir.rglob("images")) == []
 
 
 def test_out_of_memory(place: World, workload: instance_pb2.Workload) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
 from aetherless_common.errors import AetherlessError, FailedPrecondition
+from aetherless_snapshotter.manifest import sealed, unsealed
 from framework.snapshotter_world import WAIT, World, world
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def test_a_manifest_of_another_version(place: World, armed: instance_pb2.Instanc
     place.stop()
     name = armed.snapshot.removeprefix("snapshots/")
     path = place.settings.snapshot_root / name / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+    path.write_text(sealed({**unsealed(path.read_text()), "format": 99}))
     place.start()
     assert not is_there(place, armed)
     assert refusal(place, armed).reason == "SNAPSHOT_INCOMPATIBLE"

@@ -21,8 +21,9 @@ from aetherless_common.errors import (
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.fingerprint import Fingerprint
 from aetherless_snapshotter.hostfiles import HostFile
+from aetherless_snapshotter.manifest import Manifest, sealed, unsealed
 from aetherless_snapshotter.sandbox_spec import HeldFile
-from aetherless_snapshotter.store import Manifest, SnapshotStore
+from aetherless_snapshotter.store import SnapshotStore
 from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
@@ -180,14 +181,16 @@ def test_a_changed_library_is_stale(store: SnapshotStore, manifest: Manifest) ->
     assert caught.value.metadata["expected"] == "1 bytes"
 
 
-def test_another_versions_manifest_is_incompatible(store: SnapshotStore) -> None:
+@pytest.mark.parametrize("number", [1, 99])
+def test_another_versions_manifest_is_incompatible(store: SnapshotStore, number: int) -> None:
     """It is left out of the list too; a snapshot of that name may be made anew."""
     path = store.path("s") / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    content = {**unsealed(path.read_text()), "format": number}
+    path.write_text(json.dumps(content) if number == 1 else sealed(content))
     with pytest.raises(FailedPrecondition) as caught:
         store.manifest("s")
     assert caught.value.reason == "SNAPSHOT_INCOMPATIBLE"
-    assert caught.value.metadata["expected"] == "1"
+    assert caught.value.metadata["expected"] == str(number)
     assert store.manifests() == []
 
 
@@ -255,3 +258,62 @@ def test_a_store_without_room_says_so(small: Path) -> None:
     assert refused.value.metadata["neededBytes"] == str(2 << 20)
     assert int(refused.value.metadata["freeBytes"]) <= 1 << 20
     assert "snapshot_dir" in refused.value.remedy
+
+
+@pytest.mark.parametrize("step", range(0, 100, 7))
+def test_no_byte_of_a_manifest_changes_unseen(store: SnapshotStore, step: int) -> None:
+    """What it says is as well guarded as the files it speaks of."""
+    path = store.path("s") / "manifest.json"
+    content = bytearray(path.read_bytes())
+    content[len(content) * step // 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataLoss) as refused:
+        store.manifest("s")
+    assert refused.value.metadata["file"] == "manifest.json"
+
+
+def test_a_glance_sees_what_was_touched(store: SnapshotStore) -> None:
+    """Nothing is read while all looks as it did; what was touched is checked, and what is gone."""
+    store.glance("s")
+    image = store.images("s") / "core-1.img"
+    image.chmod(0o600)
+    store.glance("s")
+    image.write_bytes(b"corE")
+    with pytest.raises(DataLoss):
+        store.glance("s")
+    image.unlink()
+    with pytest.raises(DataLoss):
+        store.glance("s")
+
+
+def test_a_condemned_snapshot_is_listed_and_refused(
+    store: SnapshotStore, manifest: Manifest
+) -> None:
+    """Whose it was is known, and what was wrong with it is said again."""
+    (store.path("s") / "manifest.json").write_text("{}")
+    with pytest.raises(DataLoss) as refused:
+        store.check("s")
+    assert store.manifests() == []
+    store.condemn("s", manifest.workload, refused.value)
+    assert [each.snapshot.function_id for each in store.manifests()] == ["hello"]
+    with pytest.raises(DataLoss) as again:
+        store.check("s")
+    assert again.value.metadata == refused.value.metadata
+
+
+def test_a_sound_snapshot_is_not_condemned(store: SnapshotStore, manifest: Manifest) -> None:
+    """A damaged file leaves the manifest as it is."""
+    error = errors.snapshot_corrupt("s", "images/core-1.img", "a", "b")
+    store.condemn("s", manifest.workload, error)
+    assert store.check("s").files
+
+
+def test_what_nobody_can_name_is_swept(store: SnapshotStore, manifest: Manifest) -> None:
+    """A snapshot whose manifest can't be read goes as soon as nothing restores it."""
+    publish(store, "t", manifest)
+    (store.path("s") / "manifest.json").unlink()
+    store.sweep({"s"})
+    assert store.path("s").exists()
+    store.sweep(())
+    assert not store.path("s").exists()
+    assert store.check("t").files

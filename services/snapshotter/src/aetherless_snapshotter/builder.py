@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from aetherless_snapshotter.golden import Workshop
     from aetherless_snapshotter.idranges import IdRanges
     from aetherless_snapshotter.logs import Logs
+    from aetherless_snapshotter.manifest import Manifest
     from aetherless_snapshotter.roots import Root, Roots
-    from aetherless_snapshotter.store import Manifest, SnapshotStore
+    from aetherless_snapshotter.store import SnapshotStore
     from aetherless_snapshotter.workload import Program
 
 #: The tag of the function's own folder among a sandbox's writable trees.

@@ -135,6 +135,13 @@ class InstanceGroup:
         """
         kill_group(self.path)
 
+    def kill_tree(self) -> None:
+        """End every process of the tree; the init lives on.
+
+        SAFETY: as ``kill``; the init is in a group beside it.
+        """
+        kill_group(self.path / TREE)
+
     def remove(self) -> None:
         """Wait until nothing lives in the groups and remove them; missing ones are left alone.
 

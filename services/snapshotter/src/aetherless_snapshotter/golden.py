@@ -30,8 +30,9 @@ from aetherless_snapshotter import (
 )
 from aetherless_snapshotter.handler_watch import HandlerWatch
 from aetherless_snapshotter.inspection import Found, Inspection
+from aetherless_snapshotter.manifest import IMAGES, Manifest
 from aetherless_snapshotter.sandbox_errors import SandboxError
-from aetherless_snapshotter.store import IMAGES, LAYERS, Manifest
+from aetherless_snapshotter.store import LAYERS
 from aetherless_snapshotter.workload import is_container
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from aetherless_snapshotter.instance import (
 from aetherless_snapshotter.live import Live, Table
 from aetherless_snapshotter.sandbox import Sandbox, delete_folder
 from aetherless_snapshotter.sandbox_errors import SandboxError, SandboxGoneError
-from aetherless_snapshotter.sandbox_events import Armed, Event
+from aetherless_snapshotter.sandbox_events import Armed, Event, Woke
 from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.stale import StaleWatch
 from aetherless_snapshotter.trial import TrialRun, hold_to_limit
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from aetherless_snapshotter.builder import Builder
     from aetherless_snapshotter.inspection import Found
+    from aetherless_snapshotter.manifest import Manifest
     from aetherless_snapshotter.sandbox import Endpoint
-    from aetherless_snapshotter.store import Manifest
 
 log = structlog.get_logger()
 
@@ -224,6 +224,7 @@ class Instances:
         """
         with self._table.working_on(instance_id) as live:
             self._remove(live, "deleted")
+        self._builder.store.sweep({last_part(one.snapshot) for one in self.all()})
 
     def snapshot(
         self, instance_id: str, snapshot_id: str, wanted: Callable[[], bool]
@@ -381,7 +382,7 @@ class Instances:
             wake = instance.observe(event, adoption.clock_offset(), time.time_ns())
             instance.changed.notify_all()
             self.changes.publish(Change(self._with_root(instance), wake))
-        if isinstance(event, Armed):
+        if isinstance(event, Armed | Woke):
             self.stale.look(instance.instance_id)
 
     def _change(self, instance: Instance, transition: Callable[[], None]) -> None:

@@ -187,6 +187,10 @@ class Sandbox:
         """
         return files.opened_beneath(self.root, "layers", tag, "u")
 
+    def kill_processes(self) -> None:
+        """End the processes of the tree from outside; the init does as when they ended."""
+        self._group.kill_tree()
+
     def tree_processes(self) -> list[int]:
         """Return the processes of the tree's group, by their ids on this host."""
         return self._group.tree_processes()

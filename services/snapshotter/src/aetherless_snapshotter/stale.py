@@ -8,15 +8,22 @@ missed by whoever wanted it, and made anew.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from typing import TYPE_CHECKING
 
 import structlog
 
-from aetherless_common.errors import AetherlessError, FailedPrecondition
+from aetherless_common.errors import (
+    Aborted,
+    AetherlessError,
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+)
 from aetherless_snapshotter import errors
-from aetherless_snapshotter.instance import ARMED, last_part
+from aetherless_snapshotter.instance import ARMED, RUNNING, last_part
 from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.store import check_host_files
 
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 #: How long a change may go unnoticed, in seconds; a look takes some 50 microseconds an instance.
 PERIOD = 5.0
+_RETRY_SECONDS = 0.05
 _JOIN_SECONDS = 5.0
 
 
@@ -48,6 +56,8 @@ class StaleWatch:
         self._store = store
         self._end = end
         #: Ids to look at; None ends the thread.
+        #: Ids that somebody else worked on.
+        self._missed: set[str] = set()
         self._wanted: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="stale", daemon=True)
 
@@ -71,12 +81,13 @@ class StaleWatch:
 
         Raises:
             FailedPrecondition: SNAPSHOT_STALE or SNAPSHOT_INCOMPATIBLE.
+            DataLoss: SNAPSHOT_CORRUPT.
         """
         if live.instance.state != ARMED:
             return
         try:
             self._check(live)
-        except FailedPrecondition:
+        except (FailedPrecondition, DataLoss):
             self.look(live.instance.instance_id)
             raise
 
@@ -84,13 +95,18 @@ class StaleWatch:
         """Look at who was named, and at all when nobody was for a while."""
         while True:
             try:
-                wanted = self._wanted.get(timeout=PERIOD)
+                wanted = self._wanted.get(timeout=_RETRY_SECONDS if self._missed else PERIOD)
             except queue.Empty:
-                self._look_at_all()
+                self._look_at_missed() if self._missed else self._look_at_all()
                 continue
             if wanted is None:
                 return
             self._look(wanted)
+
+    def _look_at_missed(self) -> None:
+        missed, self._missed = self._missed, set()
+        for instance_id in missed:
+            self._look(instance_id)
 
     def _look_at_all(self) -> None:
         for live in self._table.all():
@@ -99,24 +115,43 @@ class StaleWatch:
     def _look(self, instance_id: str) -> None:
         """End an instance that can't be restored; one that a call works on is looked at later."""
         live = self._table.get(instance_id)
-        if live is None or live.instance.state != ARMED:
+        if live is None or live.instance.state not in (ARMED, RUNNING):
             return
         try:
-            self._check(live)
-        except FailedPrecondition as error:
+            with contextlib.suppress(NotFound):  # its images are another one's, or none: see below
+                self._store.glance(last_part(live.instance.snapshot))
+            if live.instance.state == ARMED:
+                self._check(live)
+        except (FailedPrecondition, DataLoss) as error:
             self._end_stale(instance_id, error)
         except (AetherlessError, OSError) as error:
             log.warning("not looked at", instance=instance_id, error=str(error))
 
-    def _end_stale(self, instance_id: str, why: FailedPrecondition) -> None:
-        """End an instance unless it runs by now."""
+    def _end_stale(self, instance_id: str, why: FailedPrecondition | DataLoss) -> None:
+        """End an instance that is armed.
+
+        One that runs is left alone, but out of damaged memory: then its tree is killed, so that its
+        clients are reset, and it is ended once it has armed itself anew and nobody waits for it.
+        """
         try:
             with self._table.working_on(instance_id) as live:
                 if live.instance.state == ARMED:
                     log.warning("instance is stale", instance=instance_id, error=str(why))
+                    self._condemn(live, why)
                     self._end(live, f"{why.reason}: {why.message}")
+                elif live.instance.state == RUNNING and isinstance(why, DataLoss):
+                    log.warning("instance is damaged", instance=instance_id, error=str(why))
+                    live.sandbox.kill_processes()
+        except Aborted:
+            self._missed.add(instance_id)
         except AetherlessError as error:
-            log.info("stale, and in use", instance=instance_id, error=str(error))
+            log.info("stale, and gone", instance=instance_id, error=str(error))
+
+    def _condemn(self, live: Live, why: FailedPrecondition | DataLoss) -> None:
+        """Keep what is known of a snapshot that can't be read any more."""
+        if isinstance(why, DataLoss):
+            snapshot_id = last_part(live.instance.snapshot)
+            self._store.condemn(snapshot_id, live.instance.workload, why)
 
     def _check(self, live: Live) -> None:
         """Compare what an instance was made from with what there is."""

@@ -9,13 +9,13 @@ in the making lies in ``.tmp-<snapshot>`` and becomes visible by one rename.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import stat
 import threading
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf import json_format
@@ -24,119 +24,28 @@ from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted
 from aetherless_common.settings import write_atomically
 from aetherless_snapshotter import eager, errors, files, hostfiles, images
-from aetherless_snapshotter.fingerprint import Fingerprint
-from aetherless_snapshotter.hostfiles import HostFile
-from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET, HeldFile
+from aetherless_snapshotter.manifest import (
+    FORMAT,
+    IMAGES,
+    FileRecord,
+    Manifest,
+    OtherFormatError,
+    sealed,
+    unsealed,
+)
 from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from aetherless_snapshotter.fingerprint import Fingerprint
+    from aetherless_snapshotter.hostfiles import HostFile
 
 log = structlog.get_logger()
-FORMAT = 4
-IMAGES = "images"
 LAYERS = "layers"
 _MANIFEST = "manifest.json"
 _TRIAL = "trial.json"
 _UNFINISHED = ".tmp-"
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One file of a snapshot: what it must hold, and by what a change is noticed cheaply."""
-
-    sha256: str
-    size: int
-    inode: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileRecord:
-        """Record the file at ``path``."""
-        status = path.stat()
-        return cls(files.content_sha256(path), status.st_size, status.st_ino, status.st_ctime_ns)
-
-    def untouched(self, status: os.stat_result) -> bool:
-        """Tell whether the file with this ``status`` is the very one that was recorded."""
-        seen = (status.st_size, status.st_ino, status.st_ctime_ns)
-        return seen == (self.size, self.inode, self.ctime_ns)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """All that is known about a snapshot."""
-
-    snapshot: snapshot_pb2.Snapshot
-    workload: instance_pb2.Workload
-    program: Program
-    #: The root's process id inside the sandbox.
-    root_pid: int
-    fingerprint: Fingerprint
-    #: The writable trees whose layers are kept: tag → path in the sandbox.
-    trees: dict[str, str]
-    #: The host's files that a restore maps or opens, by their paths, the same in the sandbox.
-    host_files: dict[str, HostFile]
-    #: The files whose inode numbers the program knows.
-    held: tuple[HeldFile, ...] = ()
-    files: dict[str, FileRecord] = field(default_factory=dict)
-
-    @property
-    def images_dir(self) -> str:
-        """The images that a restore takes, as the sandbox sees them."""
-        second = f"{IMAGES}/{eager.FOLDER}/"
-        chosen = any(name.startswith(second) for name in self.files)
-        return eager.TARGET if chosen else SNAPSHOT_TARGET
-
-    def encode(self) -> str:
-        """Return the manifest as JSON text; the trial is kept beside it."""
-        snapshot = snapshot_pb2.Snapshot()
-        snapshot.CopyFrom(self.snapshot)
-        snapshot.ClearField("trial")
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "snapshot": json_format.MessageToDict(snapshot),
-                "workload": json_format.MessageToDict(self.workload),
-                "program": self.program.encode(),
-                "root_pid": self.root_pid,
-                "fingerprint": asdict(self.fingerprint),
-                "trees": self.trees,
-                "host_files": {name: asdict(file) for name, file in self.host_files.items()},
-                "held": [asdict(file) for file in self.held],
-                "files": {name: asdict(record) for name, record in self.files.items()},
-            },
-            indent=1,
-        )
-
-    @classmethod
-    def decode(cls, text: str) -> Manifest:
-        """Read a manifest.
-
-        Raises:
-            OtherFormatError: another version of this software wrote it.
-            ValueError: it is no manifest.
-        """
-        raw: dict[str, Any] = json.loads(text)
-        if raw.get("format") != FORMAT:
-            raise OtherFormatError(str(raw.get("format")))
-        try:
-            return cls(
-                json_format.ParseDict(raw["snapshot"], snapshot_pb2.Snapshot()),
-                json_format.ParseDict(raw["workload"], instance_pb2.Workload()),
-                Program.decode(raw["program"]),
-                int(raw["root_pid"]),
-                Fingerprint(**raw["fingerprint"]),
-                dict(raw["trees"]),
-                {name: HostFile(**file) for name, file in raw["host_files"].items()},
-                tuple(HeldFile(**file) for file in raw["held"]),
-                {name: FileRecord(**record) for name, record in raw["files"].items()},
-            )
-        except (KeyError, TypeError, json_format.ParseError) as error:
-            raise ValueError(str(error)) from error
-
-
-class OtherFormatError(Exception):
-    """A manifest of another version of this software; the text names its format."""
 
 
 class SnapshotStore:
@@ -146,6 +55,8 @@ class SnapshotStore:
         self._folder = folder
         self._host = host
         self._lock = threading.Lock()
+        # Of each snapshot that was found sound, how its files looked then.
+        self._sound: dict[str, dict[str, tuple[int, int, int]]] = {}
 
     def clean(self) -> None:
         """Remove what was never finished; for the start of the service."""
@@ -241,15 +152,16 @@ class SnapshotStore:
         """
         try:
             text = (self.path(snapshot_id) / _MANIFEST).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise errors.snapshot_not_found(snapshot_id) from None
-        try:
             manifest = Manifest.decode(text)
+        except FileNotFoundError:
+            if not self.path(snapshot_id).exists():
+                raise errors.snapshot_not_found(snapshot_id) from None
+            raise errors.snapshot_corrupt(snapshot_id, _MANIFEST, "a manifest", "none") from None
         except OtherFormatError as error:
             raise errors.snapshot_incompatible(
                 snapshot_id, "manifest format", str(error), str(FORMAT)
             ) from None
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise errors.snapshot_corrupt(
                 snapshot_id, _MANIFEST, "a manifest", str(error)
             ) from None
@@ -273,16 +185,16 @@ class SnapshotStore:
 
     def keep_trial(self, snapshot_id: str, trial: snapshot_pb2.Trial) -> None:
         """Keep what trial restores of a complete snapshot showed."""
-        write_atomically(self.path(snapshot_id) / _TRIAL, json_format.MessageToJson(trial))
+        write_atomically(self.path(snapshot_id) / _TRIAL, sealed(json_format.MessageToDict(trial)))
 
     def _trial(self, snapshot_id: str) -> snapshot_pb2.Trial | None:
         """Return what was kept of a snapshot's trial; None when nothing that can be read."""
         try:
             text = (self.path(snapshot_id) / _TRIAL).read_text(encoding="utf-8")
-            return json_format.Parse(text, snapshot_pb2.Trial())
+            return json_format.ParseDict(unsealed(text), snapshot_pb2.Trial())
         except FileNotFoundError:
             return None
-        except (ValueError, json_format.ParseError) as error:
+        except (OtherFormatError, ValueError, json_format.ParseError) as error:
             log.warning("trial left out", snapshot=snapshot_id, error=str(error))
             return None
 
@@ -305,6 +217,8 @@ class SnapshotStore:
             DataLoss: SNAPSHOT_CORRUPT, the manifest can't be read.
         """
         manifest = self.manifest(snapshot_id)
+        if manifest.condemned:
+            raise errors.snapshot_corrupt(snapshot_id, **manifest.condemned)
         for what, expected, actual in manifest.fingerprint.differences(self._host):
             raise errors.snapshot_incompatible(snapshot_id, what, expected, actual)
         check_host_files(snapshot_id, manifest.host_files)
@@ -320,12 +234,66 @@ class SnapshotStore:
             FailedPrecondition: SNAPSHOT_INCOMPATIBLE or SNAPSHOT_STALE.
             DataLoss: SNAPSHOT_CORRUPT.
         """
+        self._sound.pop(snapshot_id, None)
         manifest = self.check_host(snapshot_id)
         moved = self._check_files(snapshot_id, manifest)
         if moved:
             manifest = replace(manifest, files={**manifest.files, **moved})
             write_atomically(self.path(snapshot_id) / _MANIFEST, manifest.encode())
+        self._sound[snapshot_id] = self._looks(snapshot_id, (*manifest.files, _MANIFEST))
         return manifest
+
+    def glance(self, snapshot_id: str) -> None:
+        """Check a snapshot unless it looks as it did when it was last found sound.
+
+        Raises:
+            AetherlessError: as ``check``.
+        """
+        sound = self._sound.get(snapshot_id)
+        if sound is None or sound != self._looks(snapshot_id, sound):
+            self.check(snapshot_id)
+
+    def _looks(self, snapshot_id: str, names: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+        """Return by what a change of each file is noticed; files that are gone are left out."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(self.path(snapshot_id) / name)
+                found[name] = (status.st_size, status.st_ino, status.st_ctime_ns)
+        return found
+
+    def condemn(self, snapshot_id: str, workload: instance_pb2.Workload, error: DataLoss) -> None:
+        """Put a manifest in the place of one that can't be read: whose it was, and what is wrong.
+
+        So the snapshot is still listed and deleted, and each use of it refused as this one was.
+        """
+        try:
+            self.manifest(snapshot_id)
+        except DataLoss:
+            snapshot = snapshot_pb2.Snapshot(
+                name=f"snapshots/{snapshot_id}",
+                function_id=workload.function_id,
+                revision=workload.revision,
+                listen_families=snapshot_pb2.LISTEN_FAMILIES_DUAL,  # which they were is lost
+            )
+            program = Program((), {}, "/", ())
+            condemned = {key: error.metadata[key] for key in ("file", "expected", "actual")}
+            manifest = Manifest(
+                snapshot, workload, program, 0, self._host, {}, {}, (), {}, condemned
+            )
+            write_atomically(self.path(snapshot_id) / _MANIFEST, manifest.encode())
+
+    def sweep(self, used: Collection[str]) -> None:
+        """Remove snapshots that can't be read, but for those in use: nobody will name them."""
+        for folder in sorted(self._folder.glob("[!.]*/")):
+            try:
+                self.manifest(folder.name)
+            except DataLoss as error:
+                if folder.name not in used:
+                    log.warning("snapshot removed", snapshot=folder.name, error=str(error))
+                    self.delete(folder.name)
+            except (FailedPrecondition, NotFound):
+                continue
 
     def made_of(self, workload: instance_pb2.Workload, snapshot_id: str) -> Manifest | None:
         """Return the complete and sound snapshot of that id, when it is of this workload.
@@ -350,12 +318,15 @@ class SnapshotStore:
         for name, record in manifest.files.items():
             path = self.path(snapshot_id) / name
             try:
-                status = path.lstat()
+                if record.untouched(path.lstat()):
+                    continue
+                actual = FileRecord.of(path)
             except FileNotFoundError:
                 raise errors.snapshot_corrupt(snapshot_id, name, record.sha256, "none") from None
-            if record.untouched(status):
-                continue
-            actual = FileRecord.of(path)
+            except OSError as error:
+                raise errors.snapshot_corrupt(
+                    snapshot_id, name, record.sha256, error.strerror or str(error)
+                ) from None
             if actual.sha256 != record.sha256:
                 raise errors.snapshot_corrupt(snapshot_id, name, record.sha256, actual.sha256)
             moved[name] = actual
