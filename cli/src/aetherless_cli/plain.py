@@ -18,6 +18,20 @@ def to_plain(message: Any) -> Any:
     return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
 
 
+def without_values(message: Any) -> Any:
+    """Return a function as ``to_plain`` does, with the values of its environment left out."""
+    data = to_plain(message)
+    for spec in (data["spec"], *(each["spec"] for each in data["revisions"])):
+        if spec:
+            spec["environment"] = {key: hidden(value) for key, value in spec["environment"].items()}
+    return data
+
+
+def hidden(value: str) -> str:
+    """Return what stands for a value that may be secret; nothing for none."""
+    return "(hidden)" if value else ""
+
+
 def milliseconds(duration: Any) -> float:
     """Return a google.protobuf.Duration in milliseconds."""
     return float(duration.seconds * 1000 + duration.nanos / 1e6)

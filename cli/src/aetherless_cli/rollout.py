@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Declares functions and follows each until it is deployed or has failed."""
+"""Declares functions, or leads one back, and follows each until it is deployed or has failed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from aetherless.registry.v1 import function_pb2
 from aetherless.registry.v1 import registry_service_pb2 as messages
 from aetherless_cli import errors
-from aetherless_cli.plain import milliseconds, to_plain
+from aetherless_cli.client import function_name
+from aetherless_cli.plain import milliseconds, to_plain, without_values
 from aetherless_cli.reasons import error_of
 from aetherless_common.errors import AetherlessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aetherless_cli.client import Mesh
     from aetherless_cli.console import Console
@@ -28,7 +29,7 @@ ENDED = {function_pb2.DEPLOY_STATE_DEPLOYED, function_pb2.DEPLOY_STATE_FAILED}
 
 
 class Rollout:
-    """One ``ApplyConfig`` and what follows from it.
+    """One declaration, or one rollback, and what follows from it.
 
     Args:
         mesh: the services.
@@ -44,25 +45,48 @@ class Rollout:
         self._changes = changes
         self._console = console
         self._alive = alive
-        self._revisions: dict[str, int] = {}
+        # The etag that each function had right after it was declared: later ones are its news.
+        self._declared: dict[str, int] = {}
         self._began = time.monotonic()
+        self._streaming = False
         self.deployed: dict[str, function_pb2.Function] = {}
         self.failed: dict[str, AetherlessError] = {}
 
-    def declare(self, specs: Sequence[function_pb2.FunctionSpec], *, prune: bool) -> None:
-        """Declare the functions.
+    def declare(
+        self,
+        specs: Sequence[function_pb2.FunctionSpec],
+        *,
+        prune: bool,
+        etags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Declare the functions; with ``etags`` only if they are as they were then.
 
         Raises:
             AetherlessError: the registry refuses them, or does not answer.
         """
         self._wait_for_stream()
         request = messages.ApplyConfigRequest(
-            functions=specs, prune=prune, request_id=str(uuid.uuid4())
+            functions=specs, prune=prune, request_id=str(uuid.uuid4()), etags=etags
         )
-        answer = self._mesh.registry.ApplyConfig(request)
+        self._begin(self._mesh.registry.ApplyConfig(request).functions)
+
+    def roll_back(self, function_id: str, revision: int) -> None:
+        """Lead a function back to a revision; 0 for the one before.
+
+        Raises:
+            AetherlessError: the registry refuses it, or does not answer.
+        """
+        self._wait_for_stream()
+        request = messages.RollbackFunctionRequest(
+            name=function_name(function_id), revision=revision, request_id=str(uuid.uuid4())
+        )
+        self._begin([self._mesh.registry.RollbackFunction(request).function])
+
+    def _begin(self, functions: Iterable[function_pb2.Function]) -> None:
+        """Take note of what was declared; what is deployed already is not waited for."""
         self._began = time.monotonic()
-        self._revisions = {each.spec.function_id: each.revision for each in answer.functions}
-        for function in answer.functions:
+        for function in functions:
+            self._declared[function.spec.function_id] = int(function.etag)
             if function.deploy_state == function_pb2.DEPLOY_STATE_DEPLOYED:
                 self._take(function, "is deployed already, unchanged")
 
@@ -86,30 +110,33 @@ class Rollout:
                 raise response
 
     def _waiting(self) -> bool:
-        return any(
-            name not in self.deployed and name not in self.failed for name in self._revisions
-        )
+        return any(name not in self.deployed and name not in self.failed for name in self._declared)
 
     def _wait_for_stream(self) -> None:
+        """Wait until changes are told, once: what is told after that may be awaited."""
         deadline = time.monotonic() + FIRST_ANSWER
-        while True:
+        while not self._streaming:
             response = self._changes.next(TURN)
             if isinstance(response, AetherlessError) and time.monotonic() > deadline:
                 raise response
-            if response is not None and not isinstance(response, AetherlessError):
-                return
+            self._streaming = response is not None and not isinstance(response, AetherlessError)
 
     def _see(self, event: messages.FunctionEvent) -> None:
         function = event.function
         name = function.spec.function_id
-        if name not in self._revisions or name in self.deployed or name in self.failed:
+        if name not in self._declared or name in self.deployed or name in self.failed:
             return
         if event.type == messages.FUNCTION_EVENT_TYPE_PROGRESS:
             self._show_progress(name, event.progress)
         elif event.type == messages.FUNCTION_EVENT_TYPE_DELETED:
             self.failed[name] = errors.taken_down()
-        elif function.revision >= self._revisions[name] and function.deploy_state in ENDED:
-            self._take(function, f"is deployed after {time.monotonic() - self._began:.1f} s")
+        elif int(function.etag) >= self._declared[name] and function.deploy_state in ENDED:
+            self._take(function, f"is deployed after {self._so_far()}")
+
+    def _so_far(self) -> str:
+        """Return how long it has taken."""
+        took = time.monotonic() - self._began
+        return f"{took:.1f} s" if took >= 1 else f"{took * 1000:.0f} ms"
 
     def _take(self, function: function_pb2.Function, how: str) -> None:
         name = function.spec.function_id
@@ -117,12 +144,12 @@ class Rollout:
             self.failed[name] = _error_of(function)
             mark = self._console.paint("failed", "31;1")
             text = f"{name}: {mark} in {function.deploy_step or 'its deploy'}"
-            self._console.line(text, event="failed", function=to_plain(function))
+            self._console.line(text, event="failed", function=without_values(function))
             return
         self.deployed[name] = function
         mark = self._console.paint(how, "32")
         text = f"{name}: {mark}: http://localhost:{function.spec.trigger_port}"
-        self._console.line(text, event="deployed", function=to_plain(function))
+        self._console.line(text, event="deployed", function=without_values(function))
 
     def _show_progress(self, name: str, progress: function_pb2.DeployProgress) -> None:
         what = f"{progress.step}: {progress.phase}" if progress.phase else progress.step

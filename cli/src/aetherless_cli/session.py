@@ -12,6 +12,7 @@ from aetherless_cli.client import Mesh, mesh
 from aetherless_cli.declaration import specs_of
 from aetherless_cli.interruption import Interrupted, interruptible, undisturbed
 from aetherless_cli.live import Changes, changes
+from aetherless_cli.planning import Planner
 from aetherless_cli.removal import Removal
 from aetherless_cli.rollout import Rollout
 from aetherless_cli.wakes import show_wakes
@@ -81,7 +82,7 @@ class Session:
         rollout = self._rollout = Rollout(services, stream, self._console, self._alive)
         with self._console.busy("looking at the functions' files"):
             specs = specs_of(self._config, self._settings.restore_timeout_ms)
-        rollout.declare(specs, prune=False)
+        Planner(services, self._console, specs).carry_out(rollout)
         rollout.follow()
         finish(rollout, self._console, goes_on=not (foreground and self._started))
 

@@ -15,6 +15,8 @@ from aetherless.registry.v1 import function_pb2, registry_service_pb2_grpc
 from aetherless.registry.v1 import registry_service_pb2 as registry_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2, snapshotter_service_pb2_grpc
 from aetherless.snapshotter.v1 import snapshotter_service_pb2 as snapshotter_pb2
+from aetherless_common import status
+from aetherless_common.errors import Aborted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +39,7 @@ def function(
         revision=revision,
         serving_revision=revision,
         deploy_state=deploy,
+        etag=str(revision),
         instances=[function_pb2.InstanceStatus(instance=f"instances/{name}-r1-0", address="a1")],
     )
 
@@ -47,6 +50,10 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
     def __init__(self, *functions: function_pb2.Function) -> None:
         self.functions = list(functions)
         self.applied: list[registry_pb2.ApplyConfigRequest] = []
+        self.rollbacks: list[registry_pb2.RollbackFunctionRequest] = []
+        # The plans to answer with, and how many declarations are refused as changed meanwhile.
+        self.plans: list[list[registry_pb2.FunctionPlan]] = []
+        self.mismatches = 0
         self.script: queue.SimpleQueue[registry_pb2.FunctionEvent | None] = queue.SimpleQueue()
 
     def register(self, server: grpc.Server) -> None:
@@ -54,11 +61,31 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         registry_service_pb2_grpc.add_RegistryServiceServicer_to_server(self, server)
 
     def ApplyConfig(self, request: Any, context: Any) -> Any:
-        """Remember the declaration."""
+        """Plan an update of each function, or remember the declaration."""
+        if request.validate_only:
+            return registry_pb2.ApplyConfigResponse(plan=self._plan(request))
         self.applied.append(request)
+        if self.mismatches:
+            self.mismatches -= 1
+            status.abort(context, Aborted("ETAG_MISMATCH", "it changed"), "registry.aetherless")
         state = function_pb2.DEPLOY_STATE_DEPLOYING
         told = [function(spec.function_id, 2, state) for spec in request.functions]
         return registry_pb2.ApplyConfigResponse(functions=told, revision=5)
+
+    def _plan(self, request: Any) -> list[registry_pb2.FunctionPlan]:
+        """Return the next plan of the script; without one all is new."""
+        action = registry_pb2.PLAN_ACTION_CREATE
+        ids = [spec.function_id for spec in request.functions]
+        new = [registry_pb2.FunctionPlan(function_id=each, action=action) for each in ids]
+        return self.plans.pop(0) if self.plans else new
+
+    def RollbackFunction(self, request: Any, context: Any) -> Any:
+        """Remember the rollback; the function is on its way to revision 1, at etag 9."""
+        self.rollbacks.append(request)
+        state = function_pb2.DEPLOY_STATE_DEPLOYING
+        told = function(request.name.removeprefix("functions/"), 1, state)
+        told.etag = "9"
+        return registry_pb2.RollbackFunctionResponse(function=told)
 
     def WatchFunctions(self, request: Any, context: Any) -> Iterator[Any]:
         """Stream the present state, then the script until its None."""

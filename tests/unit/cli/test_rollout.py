@@ -85,11 +85,12 @@ def test_deploy_shows_phases_and_returns_when_all_are_deployed(
 
     assert run(["deploy", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["a:", "dump", "12", "ms"]
-    assert lines[1].split() == ["a:", "create-snapshot", "12", "ms"]
-    assert lines[2].startswith("a: is deployed after")
-    assert lines[2].endswith("http://localhost:8080")
-    assert len(lines) == 4
+    assert lines[:2] == ["a: create", "b: create"]
+    assert lines[2].split() == ["a:", "dump", "12", "ms"]
+    assert lines[3].split() == ["a:", "create-snapshot", "12", "ms"]
+    assert lines[4].startswith("a: is deployed after")
+    assert lines[4].endswith("http://localhost:8080")
+    assert len(lines) == 6
     (request,) = registry.applied
     assert request.request_id
     assert not request.prune

@@ -91,7 +91,8 @@ def test_up_applies_the_file_and_returns(
     assert run(["-c", str(file), "up"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "the four services serve"
-    assert lines[1].startswith("a: is deployed after")
+    assert lines[1] == "a: create"
+    assert lines[2].startswith("a: is deployed after")
     assert not registry.applied[0].prune
     assert settings.pid_path("supervisor").exists()
 

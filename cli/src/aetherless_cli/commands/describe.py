@@ -10,13 +10,13 @@ import click
 from aetherless_cli.options import id_argument, output_option
 
 if TYPE_CHECKING:
-    from aetherless.registry.v1.function_pb2 import Function
+    from aetherless.registry.v1.function_pb2 import Function, Revision
     from aetherless.snapshotter.v1.instance_pb2 import Instance
     from aetherless.snapshotter.v1.snapshot_pb2 import Snapshot, Trial
     from aetherless_cli.client import Mesh
     from aetherless_cli.main import Options
 
-HELP = """Show one function, its processes and its snapshot.
+HELP = """Show one function, its revisions, its processes and its snapshot.
 
 For a running one it shows that CRIU restored it: the process as the kernel has it (pid, pid inside
 the sandbox, parent, when it was made), the snapshot it comes from and how long the restore took.
@@ -75,6 +75,8 @@ def _show(function: Function, instances: list[Instance], snapshots: dict[str, Sn
     from aetherless_cli.output import print_fields
 
     print_fields(_function_fields(function))
+    print("\nrevisions")
+    print_fields({str(each.revision): _revision_line(each) for each in function.revisions}, 2)
     addresses = {each.instance.rpartition("/")[2]: each.address for each in function.instances}
     for instance in instances:
         short = instance.name.rpartition("/")[2]
@@ -113,6 +115,15 @@ def _function_fields(function: Function) -> dict[str, object]:
         fields["deploy error"] = f"{error.reason}: {error.message}"
         fields["failed step"] = function.deploy_step
     return fields
+
+
+def _revision_line(revision: Revision) -> str:
+    from datetime import UTC
+
+    from aetherless_cli.plain import enum_word
+
+    moment = revision.create_time.ToDatetime(UTC).isoformat(timespec="seconds")
+    return f"{enum_word(revision, 'state').lower()}, declared {moment}"
 
 
 def _instance_fields(instance: Instance, address: str) -> dict[str, object]:

@@ -10,20 +10,30 @@ import click
 from aetherless_cli.options import output_option
 
 if TYPE_CHECKING:
-    from aetherless.registry.v1.function_pb2 import Function
+    from aetherless.registry.v1.function_pb2 import Function, Revision
     from aetherless_cli.main import Options
 
 HELP = """List the functions.
 
 STATE is what would answer the next call: RUNNING a process, WARM_SNAPSHOT a restore,
-UNINITIALIZED nothing yet.
+UNINITIALIZED nothing yet. KEPT are the revisions that `aetherctl rollback` can lead back to.
 
 \b
 Examples:
   aetherctl list
   aetherctl list -o json | jq '.functions[].state'
 """
-COLUMNS = ("ID", "STATE", "DEPLOY", "PORT", "REVISION", "WAKES", "LAST RESTORE MS", "HANDLER")
+COLUMNS = (
+    "ID",
+    "STATE",
+    "DEPLOY",
+    "PORT",
+    "REVISION",
+    "KEPT",
+    "WAKES",
+    "LAST RESTORE MS",
+    "HANDLER",
+)
 
 
 @click.command("list", help=HELP)
@@ -57,7 +67,14 @@ def _row(function: Function) -> list[object]:
         deploy,
         function.spec.trigger_port,
         function.serving_revision or None,
+        ",".join(str(each.revision) for each in function.revisions if _is_kept(each)),
         sum(each.wakes for each in function.instances),
         milliseconds(restores[-1]) if restores else None,
         function.spec.handler_path,
     ]
+
+
+def _is_kept(revision: Revision) -> bool:
+    from aetherless.registry.v1.function_pb2 import REVISION_STATE_KEPT
+
+    return revision.state == REVISION_STATE_KEPT
