@@ -4,8 +4,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 C_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.c' '*.h')
 PYTEST_FLAGS ?=
+SOAK_SECONDS ?= 3600
 
-.PHONY: help setup run test gen fmt lint pins bench clean
+.PHONY: help setup run test soak gen fmt lint pins bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +20,9 @@ run: setup ## set up, then serve examples/hello.yaml on port 8080 until Ctrl-C
 test: setup ## set up, then run every test: unit, bpf, functional, style
 	@deploy/setup/test_packages.sh
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
+
+soak: setup ## call, evict, redeploy and kill at random for SOAK_SECONDS (an hour)
+	@PYTHONPATH=tests $(BIN)/python -m soak --seconds $(SOAK_SECONDS)
 
 gen: ## regenerate protos/gen and protos/api.txtpb with the pinned generator
 	@$(BIN)/python protos/generate.py
