@@ -75,7 +75,7 @@ class Inspection:
         warnings = sum(
             each.severity == snapshot_pb2.FINDING_SEVERITY_WARNING for each in self.findings
         )
-        return f"{len(self.findings)} findings, {warnings} of them warnings"
+        return f"findings: {len(self.findings)}, warnings among them: {warnings}"
 
     def _judge(self, sandbox_pid: int) -> tuple[snapshot_pb2.Finding, ...]:
         """Return what the tree holds now."""
