@@ -31,7 +31,7 @@ mapfile -t shell_files < <(git ls-files --cached --others --exclude-standard -- 
 
 check "ruff check" "$BIN/ruff" check --quiet .
 check "ruff format" "$BIN/ruff" format --check .
-check "mypy --strict" type_check services/*/src cli/src protos/generate.py tests bench
+check "mypy --strict" type_check services/*/src clients cli/src protos/generate.py tests bench
 check "import-linter" "$BIN/lint-imports"
 check "buf lint" "$BIN/buf" lint
 check "buf format" "$BIN/buf" format --diff --exit-code

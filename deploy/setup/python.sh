@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 PYTHON=/usr/bin/python3 # Debian's: one on PATH may lie in a home that no sandbox can read
 VENV="$ROOT/.venv"
-PACKAGES=(protos services/common services/registry services/snapshotter services/netplane services/ipc/ring services/ipc cli)
+PACKAGES=(protos services/common services/registry services/snapshotter services/netplane services/ipc/ring services/ipc clients/python cli)
 export UV_SYSTEM_CERTS=1 UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy VIRTUAL_ENV="$VENV"
 unset PYTHONPATH PYTHONHOME
 

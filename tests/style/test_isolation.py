@@ -17,6 +17,7 @@ HOMES = {
     "aetherless_netplane": "services/netplane/src",
     "aetherless_ipc": "services/ipc/src",
     "aetherless_ring": "services/ipc/ring/src",
+    "aetherless_client": "clients/python/src",
     "aetherless_cli": "cli/src",
 }
 IMPORT_ALL = """

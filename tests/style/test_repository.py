@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("common", "registry", "snapshotter", "netplane", "ipc", "ring", "cli")
+PACKAGES = ("common", "registry", "snapshotter", "netplane", "ipc", "ring", "client", "cli")
 SOURCE_KINDS = {".py", ".pyi", ".c", ".h", ".sh", ".proto", ".toml", ".mk", ".service", ".target"}
 SOURCE_NAMES = {"Makefile", "run", "buf.yaml", ".clang-format", ".editorconfig"}
 LONGEST_FUNCTION = 60

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client libraries' peers: the same small program in each language, built and run."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from . import builders
+from .programs import BUILT, REPOSITORY, SOURCES, STAMP, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+CLIENTS = REPOSITORY / "clients"
+RING = REPOSITORY / "services" / "ipc" / "ring" / "native"
+PEERS = SOURCES / "channel"
+C_FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
+
+
+def _c(target: Path) -> None:
+    header = CLIENTS / "c" / "single_header.py"
+    builders.run(sys.executable, header, target / "aetherless.h", folder=target)
+    output = ("-o", target / "peer", PEERS / "peer.c")
+    builders.run("gcc", *C_FLAGS, f"-I{target}", *output, folder=target)
+
+
+# What is built, how, and the command that runs it; Python is not built.
+BUILDS: dict[str, Callable[[Path], None]] = {"c": _c}
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "c": ("{built}/peer",),
+    "python": (sys.executable, "{peers}/peer.py"),
+}
+LANGUAGES = tuple(COMMANDS)
+
+
+def command(language: str) -> list[str]:
+    """Return the command of a language's peer, built when its sources changed."""
+    target = BUILT / f"channel-{language}"
+    if language in BUILDS:
+        _build(language, target)
+    return [word.format(built=target, peers=PEERS) for word in COMMANDS[language]]
+
+
+def _build(language: str, target: Path) -> None:
+    sources = "".join(map(digest, (CLIENTS / language, PEERS, RING)))
+    stamp, key = target / STAMP, hashlib.sha256(sources.encode()).hexdigest()
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and stamp.read_text() == key:
+            return
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        BUILDS[language](target)
+        stamp.write_text(key)
+
+
+@contextmanager
+def running(
+    language: str, *arguments: object, keep: Sequence[int] = (), **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a language's peer with pipes; it is killed at the end.
+
+    Arguments:
+        language: One of LANGUAGES.
+        arguments: What its command line says.
+        keep: Descriptors that it inherits.
+        environment: Variables beside this process's own.
+    """
+    with subprocess.Popen(
+        [*command(language), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=keep,
+        env={**os.environ, **environment},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
