@@ -169,9 +169,13 @@ def test_an_update_of_all_replaces_all(registry: RegistryClient, spec: Spec) -> 
     assert "function.spec.handler_path" in [each.field for each in raised.value.violations]
 
 
-@pytest.mark.parametrize(
-    "path", ["nonsense", "spec.nonsense", "spec.timeout.hours", "spec.mounts.0", "state.x", ""]
-)
+UNKNOWN_PATHS = [
+    *("nonsense", "spec.nonsense", "spec.timeout.hours", "spec.timeout.seconds"),
+    *("spec.environment.", "spec.mounts.0", "state.x", ""),
+]
+
+
+@pytest.mark.parametrize("path", UNKNOWN_PATHS)
 def test_unknown_paths_are_refused(registry: RegistryClient, spec: Spec, path: str) -> None:
     """With the field that is wrong; nothing changes."""
     before = warm(registry, spec)

@@ -9,6 +9,7 @@ import pytest
 
 from aetherless.registry.v1 import event_pb2, function_pb2, registry_service_pb2
 from aetherless_common.errors import InvalidArgument
+from aetherless_common.pagination import encode_token
 from framework.registry_client import wait_until
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def test_a_token_belongs_to_its_list(deployed: RegistryClient) -> None:
     """One of the other direction, or of nobody, is refused."""
     request = registry_service_pb2.ListEventsRequest(page_size=1)
     token = deployed.stub.ListEvents(request).next_page_token
-    for wrong in ({"page_token": token, "newest_first": True}, {"page_token": "x"}):
+    long = encode_token("o" + "9" * 25)
+    forged = ({"page_token": "x"}, {"page_token": long})
+    for wrong in ({"page_token": token, "newest_first": True}, *forged):
         with pytest.raises(InvalidArgument) as raised:
             deployed.events(**wrong)
         assert raised.value.metadata["field"] == "page_token"

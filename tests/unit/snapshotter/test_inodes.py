@@ -20,8 +20,9 @@ TREE = Tree("fn", "/srv/app")
 
 
 @pytest.fixture
-def layer(tmp_path: Path) -> Iterator[int]:
-    """Return a descriptor of a layer that is ``tmp_path``."""
+def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Return a descriptor of a layer that is ``tmp_path``, whose numbers may be any."""
+    monkeypatch.setattr(inodes, "MAX_INODE", 1 << 62)
     descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     yield descriptor
     os.close(descriptor)
@@ -69,4 +70,15 @@ def test_too_many_are_refused(tmp_path: Path, layer: int, monkeypatch: pytest.Mo
     assert len(held(layer, "/srv/app/a", "/srv/app/b")) == 2
     with pytest.raises(FailedPrecondition) as raised:
         held(layer, "/srv/app/a", "/srv/app/b", "/srv/app/c")
+    assert raised.value.reason == "NOT_CHECKPOINTABLE"
+
+
+def test_numbers_that_take_long_to_reach_are_refused(
+    tmp_path: Path, layer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clone's layer gets them by making as many files: not millions, before each wake."""
+    (tmp_path / "late").write_text("x")
+    monkeypatch.setattr(inodes, "MAX_INODE", (tmp_path / "late").stat().st_ino - 1)
+    with pytest.raises(FailedPrecondition) as raised:
+        held(layer, "/srv/app/late")
     assert raised.value.reason == "NOT_CHECKPOINTABLE"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ MARK_S = 10.0
 BATCH = 100
 # What a page token says of the list it belongs to.
 _OLDEST_FIRST, _NEWEST_FIRST = "o", "n"
+_TOKEN_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class EventRpcs(registry_service_pb2_grpc.RegistryServiceServicer):
@@ -124,7 +126,7 @@ def _query(request: registry_service_pb2.ListEventsRequest, limit: int) -> Event
         told = pagination.decode_token(request.page_token)
         order, number = told[:1], told[1:]
         wanted = _NEWEST_FIRST if request.newest_first else _OLDEST_FIRST
-        if order != wanted or not number.isdecimal():
+        if order != wanted or not _TOKEN_NUMBER.fullmatch(number):
             raise errors.invalid_argument("page_token", "is not a token of this list")
         after, before = (0, int(number)) if request.newest_first else (int(number), None)
     return EventQuery(

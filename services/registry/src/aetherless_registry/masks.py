@@ -82,9 +82,11 @@ def _is_known(descriptor: Descriptor, path: str) -> bool:
     name, _, rest = path.partition(".")
     field = descriptor.fields_by_name.get(name)
     if field is None or not rest:
-        return field is not None
+        return field is not None and path == name
     if field.message_type is None:
         return False
     if field.message_type.GetOptions().map_entry:
         return True
-    return not field.is_repeated and _is_known(field.message_type, rest)
+    # Below a duration or the like nothing is changed by itself.
+    own = field.message_type.file.name == descriptor.file.name
+    return own and not field.is_repeated and _is_known(field.message_type, rest)

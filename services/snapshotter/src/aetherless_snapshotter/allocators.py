@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ _OVERLAP = len(b"<jemalloc>") - 1
 _CHUNK = 1 << 20
 #: A larger program is taken for one that counts on zeros: a sparse file would keep us for ever.
 _MOST_BYTES = 1 << 30
+#: So are the programs that are left once this much was read of one process's.
+_MOST_BYTES_IN_ALL = 4 << 30
 _MAPPING = re.compile(r"0*(?P<start>\w+)-0*(?P<end>\w+) ..x. \S+ (?P<file>\S+ [1-9]\d*) ")
 
 
@@ -48,10 +51,18 @@ def counting_on_zeros(root: int) -> frozenset[int]:
         OSError: a mapped program can't be read.
     """
     return frozenset(
-        processes.inner_pid(pid)
-        for pid in processes.tree(root)
-        if any(_is_marked(program) for program in _programs(pid))
+        processes.inner_pid(pid) for pid in processes.tree(root) if _counts_on_zeros(pid)
     )
+
+
+def _counts_on_zeros(pid: int) -> bool:
+    """Tell whether a process has mapped a program with the mark, or more than is looked through."""
+    left = _MOST_BYTES_IN_ALL
+    for program in _programs(pid):
+        left -= program.size
+        if left < 0 or _is_marked(program):
+            return True
+    return False
 
 
 def _programs(pid: int) -> Iterator[_Program]:
@@ -65,6 +76,8 @@ def _programs(pid: int) -> Iterator[_Program]:
         seen.add(match["file"])
         path = folder / "map_files" / f"{match['start']}-{match['end']}"
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a device, which has no end
+            continue
         yield _Program(status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, path)
 
 
@@ -73,13 +86,14 @@ def _is_marked(program: _Program) -> bool:
     """Tell whether a file carries the mark."""
     if program.size > _MOST_BYTES:
         return True
-    descriptor = os.open(program.path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(program.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        rest = b""
-        while chunk := os.read(descriptor, _CHUNK):
+        rest, left = b"", program.size  # it may grow meanwhile
+        while left > 0 and (chunk := os.read(descriptor, min(_CHUNK, left))):
             if _MARK.search(rest + chunk):
                 return True
             rest = chunk[-_OVERLAP:]
+            left -= len(chunk)
     finally:
         os.close(descriptor)
     return False

@@ -81,8 +81,16 @@ def of_mounts(mounts: Iterable[tuple[str, int]]) -> list[snapshot_pb2.Finding]:
 def _finding(rule: Rule) -> snapshot_pb2.Finding:
     """Return a rule in the contract's words."""
     return snapshot_pb2.Finding(
-        subject=rule.subject, severity=rule.severity, message=rule.message, remedy=rule.remedy
+        subject=rule.subject,
+        severity=rule.severity,
+        message=_printable(rule.message),
+        remedy=_printable(rule.remedy),
     )
+
+
+def _printable(text: str) -> str:
+    """Return a text that may hold a file's name with the bytes shown that are no UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def refusals(findings: Iterable[snapshot_pb2.Finding]) -> list[snapshot_pb2.Finding]:

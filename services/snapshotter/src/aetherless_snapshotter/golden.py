@@ -301,6 +301,8 @@ class SnapshotRun:
                 copied += files.copy_layer(layer, self._staging / LAYERS / tree.tag)
                 self._held += inodes.held_files(function, tree, layer, written)
         root = processes.host_pid(self.golden.sandbox.init_pid, self.root_pid)
+        if not root:
+            self._watch.check_end()
         self._counting_on_zeros = allocators.counting_on_zeros(root)
         self._end_tree()
         return f"{copied >> 10} KiB in {len(self.golden.trees)} trees"

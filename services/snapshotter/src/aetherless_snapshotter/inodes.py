@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from aetherless_snapshotter.sandbox_spec import Tree
 
+#: The init makes files up to the highest number whenever it makes the layers anew.
+MAX_INODE = 16384
+
 
 def held_files(function_id: str, tree: Tree, layer: int, names: Iterable[str]) -> list[HeldFile]:
     """Return those of ``names`` that lie in a tree's upper layer, by rising inode numbers.
@@ -43,6 +46,13 @@ def held_files(function_id: str, tree: Tree, layer: int, names: Iterable[str]) -
         inode = _inode(layer, below)
         if inode is not None:
             found.setdefault(inode, HeldFile(tree.tag, str(below), inode))
+    highest = max(found, default=0)
+    if highest > MAX_INODE:
+        cause = (
+            f"it holds {found[highest].path} open for writing, the {highest}th file it made; "
+            f"only the first {MAX_INODE} can be kept under their numbers"
+        )
+        raise errors.not_checkpointable(function_id, cause, "make fewer files before it")
     if len(found) > MAX_HELD_FILES:
         cause = (
             f"it holds {len(found)} files open for writing, at most {MAX_HELD_FILES} can be kept"

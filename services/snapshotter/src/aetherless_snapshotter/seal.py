@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from aetherless_snapshotter import netns
@@ -46,13 +46,11 @@ def sealed(netns_path: Path) -> Iterator[None]:
     family, protocol = socket.AF_NETLINK, socket.NETLINK_ROUTE
     with netns.make_socket(netns_path, family, socket.SOCK_RAW, protocol) as connection:
         connection.settimeout(_TIMEOUT)
-        try:
+        with ExitStack() as opening:
             for half in _HALVES:
+                opening.callback(_change, connection, _DELETE_ROUTE, half)  # each, whatever fails
                 _change(connection, _NEW_ROUTE, half)
             yield
-        finally:
-            for half in _HALVES:
-                _change(connection, _DELETE_ROUTE, half)
 
 
 def _change(connection: socket.socket, kind: int, half: tuple[int, bytes]) -> None:

@@ -24,6 +24,7 @@ from aetherless_common.errors import (
 )
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.instance import ARMED, RUNNING, last_part
+from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.store import check_host_files
 
@@ -123,9 +124,17 @@ class StaleWatch:
             if live.instance.state == ARMED:
                 self._check(live)
         except (FailedPrecondition, DataLoss) as error:
-            self._end_stale(instance_id, error)
+            self._end_or_miss(instance_id, error)
         except (AetherlessError, OSError) as error:
             log.warning("not looked at", instance=instance_id, error=str(error))
+
+    def _end_or_miss(self, instance_id: str, why: FailedPrecondition | DataLoss) -> None:
+        """End an instance; one that can't be ended now is looked at again."""
+        try:
+            self._end_stale(instance_id, why)
+        except (AetherlessError, SandboxError, OSError) as error:
+            self._missed.add(instance_id)
+            log.warning("not ended", instance=instance_id, error=str(error))
 
     def _end_stale(self, instance_id: str, why: FailedPrecondition | DataLoss) -> None:
         """End an instance that is armed.
