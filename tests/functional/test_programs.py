@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real programs, unchanged: deployed, called, evicted, restored, called by a hundred at once."""
+"""Real programs, unchanged: deployed, called, evicted, restored, called by a hundred at once.
+
+They come and go in one orchestrator, one after the other; what each leaves is looked for when it is
+deleted, and what all leave when the orchestrator is down.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +30,6 @@ PROGRAMS = (
     *("nginx", "nginx-container", "redis"),
 )
 CROWD = 100
-ID = "program"
 # The snapshotter starts goldens above this, so that clones find their ids free.
 FIRST_PID = 9000
 NAMES_IN_HELLO = {"started_at": "token", "counter": "count"}  # the example has names of its own
@@ -60,41 +64,61 @@ class Served:
 
     def serves(self, revision: int) -> bool:
         """Tell whether a revision serves, and nothing is on its way any more."""
-        function = self.mesh.contracts.function(ID)
-        deployed = self.mesh.contracts.deploy_state(ID) == "DEPLOYED"
+        function = self.mesh.contracts.function(self.name)
+        deployed = self.mesh.contracts.deploy_state(self.name) == "DEPLOYED"
         return deployed and function.serving_revision == revision
 
-    def redeploy(self, **environment: str) -> None:
-        """Deploy the function with another environment."""
+    def deploy(self, **environment: str) -> None:
+        """Deploy the function with an environment."""
         self.function.keys["environment"] = environment
-        self.mesh.write_config()
-        self.mesh.must("deploy", str(self.mesh.config), timeout_s=UP_TIMEOUT_S)
+        file = self.mesh.home / "program.yaml"
+        content = {"orchestrator": self.mesh.keys, "functions": [self.function.entry()]}
+        file.write_text(json.dumps(content))
+        self.mesh.must("deploy", str(file), timeout_s=UP_TIMEOUT_S)
+
+    def delete(self) -> None:
+        """Delete the function, and see that nothing of it is left."""
+        self.mesh.must("delete", self.name)
+        assert self.mesh.contracts.instances(self.name) == []
+        left = [*self.mesh.settings.snapshot_root.glob(f"*{self.name}-r*")]
+        left += self.mesh.group.glob(f"{self.name}-r*")
+        left += (self.mesh.settings.state_dir / "roots").glob(self.name)
+        assert left == []
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Orchestrator]:
+    """Serve another function, beside which the programs come and go."""
+    with orchestrator(Function("other", handler("plain"))) as running:
+        yield running
 
 
 @pytest.fixture(scope="module", params=PROGRAMS)
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """Deploy one program, and take everything down after its tests."""
+def served(request: pytest.FixtureRequest, mesh: Orchestrator) -> Iterator[Served]:
+    """Deploy one program, and delete it after its tests."""
     name = request.param
     kind = program(name)
-    function = Function(ID, handler(name), memory_mb=kind.memory_mb, keys=dict(kind.keys))
-    with orchestrator(function) as mesh:
-        yield Served(name, mesh, function)
+    function = Function(name, handler(name), memory_mb=kind.memory_mb, keys=dict(kind.keys))
+    one = Served(name, mesh, function)
+    one.deploy()
+    yield one
+    one.delete()
 
 
 def test_it_answers_after_a_deploy(served: Served) -> None:
     """Deployed, nothing of it runs; the first call restores it and is answered."""
-    assert served.mesh.contracts.deploy_state(ID) == "DEPLOYED"
-    assert served.mesh.contracts.state(ID) == "WARM_SNAPSHOT"
+    assert served.mesh.contracts.deploy_state(served.name) == "DEPLOYED"
+    assert served.mesh.contracts.state(served.name) == "WARM_SNAPSHOT"
     assert served.memory()["token"]
-    served.mesh.wait_state(ID, "RUNNING")
+    served.mesh.wait_state(served.name, "RUNNING")
 
 
 def test_its_memory_survives(served: Served) -> None:
     """A call right after an eviction meets the memory of the snapshot, not a fresh start."""
     served.memory()
-    served.mesh.evict(ID)
+    served.mesh.evict(served.name)
     first, second = served.memory(), served.memory()
-    served.mesh.must("evict", ID)
+    served.mesh.must("evict", served.name)
     again = served.memory()
     assert {first["token"], second["token"], again["token"]} == {first["token"]}
     for process in {"pid", "parent"} & set(first):
@@ -108,11 +132,11 @@ def test_its_memory_survives(served: Served) -> None:
 def test_a_restored_process_answers(served: Served) -> None:
     """What answers was restored by CRIU: its wake, its time and its processes are on record."""
     served.memory()
-    served.mesh.evict(ID)
-    before = served.mesh.contracts.instance(ID)
+    served.mesh.evict(served.name)
+    before = served.mesh.contracts.instance(served.name)
     served.memory()
-    served.mesh.wait_state(ID, "RUNNING")
-    after = served.mesh.contracts.instance(ID)
+    served.mesh.wait_state(served.name, "RUNNING")
+    after = served.mesh.contracts.instance(served.name)
     assert after.wakes == before.wakes + 1
     assert after.failed_wakes == before.failed_wakes
     assert after.last_wake.restore_duration.ToMicroseconds() > 0
@@ -125,16 +149,16 @@ def test_a_restored_process_answers(served: Served) -> None:
 def test_a_hundred_first_calls(served: Served) -> None:
     """A hundred clients of a program that does not run: one restore, all answered, no repeats."""
     served.memory()
-    served.mesh.evict(ID)
-    wakes = served.mesh.contracts.instance(ID).wakes
+    served.mesh.evict(served.name)
+    wakes = served.mesh.contracts.instance(served.name).wakes
     assert len({told["token"] for told in served.crowd(CROWD)}) == 1
-    assert served.mesh.contracts.instance(ID).wakes == wakes + 1
+    assert served.mesh.contracts.instance(served.name).wakes == wakes + 1
 
 
 def test_clients_by_every_name_of_the_host(served: Served) -> None:
     """127.0.0.1, ::1 and localhost lead to it, cold and running."""
     for host in ("127.0.0.1", "::1"):
-        served.mesh.evict(ID)
+        served.mesh.evict(served.name)
         assert served.memory(host)["token"] == served.memory(host)["token"]
     assert served.memory("localhost")["token"]
 
@@ -142,14 +166,14 @@ def test_clients_by_every_name_of_the_host(served: Served) -> None:
 def test_a_changed_revision_and_a_rollback(served: Served) -> None:
     """A changed environment starts the program anew; a rollback leads to the old memory again."""
     old = served.memory()
-    served.redeploy(EDITION="2")
-    assert served.mesh.contracts.function(ID).revision == 2
+    served.deploy(EDITION="2")
+    assert served.mesh.contracts.function(served.name).revision == 2
     new = served.memory()
     assert new["token"] != old["token"]
     assert new.get("edition", "2") == "2"
-    served.mesh.evict(ID)
+    served.mesh.evict(served.name)
     assert served.memory()["token"] == new["token"]
-    revision = served.mesh.contracts.roll_back(ID)
+    revision = served.mesh.contracts.roll_back(served.name)
     wait_until(lambda: served.serves(revision), f"revision {revision} serves")
     assert revision == 1
     again = served.memory()
