@@ -15,6 +15,7 @@ from aetherless.netplane.v1 import netplane_service_pb2_grpc
 from aetherless.registry.v1 import function_pb2, registry_service_pb2, registry_service_pb2_grpc
 from aetherless.snapshotter.v1 import (
     instance_pb2,
+    snapshot_pb2,
     snapshotter_service_pb2,
     snapshotter_service_pb2_grpc,
 )
@@ -136,6 +137,13 @@ class Contracts:
         ]
         assert len(clones) == 1, clones
         return clones[0]
+
+    def snapshot(self, name: str) -> snapshot_pb2.Snapshot:
+        """Return a snapshot by its resource name."""
+        request = snapshotter_service_pb2.GetSnapshotRequest(name=name)
+        answer = self.stub("snapshotter").GetSnapshot(request, timeout=RPC_TIMEOUT_S)
+        found: snapshot_pb2.Snapshot = answer.snapshot
+        return found
 
     def instance_id(self, function: str) -> str:
         """Return the id of a function's one clone."""

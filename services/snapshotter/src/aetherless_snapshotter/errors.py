@@ -122,13 +122,15 @@ def dump_failed(function: str, cause: str) -> FailedPrecondition:
     )
 
 
-def restore_failed(function: str, snapshot: str, cause: str) -> FailedPrecondition:
-    """Return the error for a restore that CRIU refused."""
+def restore_failed(
+    function: str, snapshot: str, cause: str, remedy: str = _REBUILD
+) -> FailedPrecondition:
+    """Return the error for a restore that CRIU refused, or after which the program is not well."""
     return FailedPrecondition(
         "RESTORE_FAILED",
         f"CRIU could not restore {snapshot} of {function}: {cause}",
         {"function": function, "snapshot": snapshot, "cause": cause},
-        remedy=_REBUILD,
+        remedy=remedy,
     )
 
 

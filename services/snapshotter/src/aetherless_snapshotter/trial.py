@@ -40,6 +40,10 @@ log = structlog.get_logger()
 #: How many restores are tried unless the call says otherwise, and at most.
 RESTORES = 10
 MOST_RESTORES = 100
+_NO_ANSWER = (
+    "a restore that is tried reaches nothing outside its sandbox: let the program answer so too, or"
+    " name a warmup.path that needs nothing"
+)
 #: A restore that takes this much longer than its limit is not waited for any more.
 _PATIENCE_MS = 30_000
 _CRIU_SECONDS = 10.0
@@ -158,7 +162,8 @@ class TrialRun:
                     lambda: self._check_alive(wake.root_pid),
                 )
             except warmup.NoAnswerError as error:
-                raise self._failed(f"once restored, it gave no answer: {error}") from error
+                cause = f"once restored, it gave no answer: {error}"
+                raise self._failed(cause, _NO_ANSWER) from error
         return time.monotonic_ns() - wake.sent_ns
 
     def _listener(self) -> netns.TcpSocket:
@@ -178,9 +183,10 @@ class TrialRun:
             raise errors.memory_limit_exceeded(workload.function_id, workload.memory_limit_bytes)
         raise self._failed(f"once restored, it ended with {describe_exit(ended)}")
 
-    def _failed(self, cause: str) -> Exception:
-        function = self.instance.workload.function_id
-        return errors.restore_failed(function, last_part(self.instance.snapshot), cause)
+    def _failed(self, cause: str, remedy: str = "") -> Exception:
+        function, snapshot = self.instance.workload.function_id, last_part(self.instance.snapshot)
+        more = {"remedy": remedy} if remedy else {}
+        return errors.restore_failed(function, snapshot, cause, **more)
 
 
 def _summarize(trial: snapshot_pb2.Trial, times: list[int]) -> snapshot_pb2.Trial:
