@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 # command:package; a program of any origin on PATH will do.
 TOOLS=(
-    go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm rustc:rustc
+    go:golang-go java:default-jre-headless javac:default-jdk-headless node:nodejs npm:npm rustc:rustc cargo:cargo
     fish:fish zsh:zsh
     aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
     redis-cli:redis-tools # the tests' own redis-server needs the libraries of this

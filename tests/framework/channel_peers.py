@@ -32,11 +32,32 @@ def _c(target: Path) -> None:
     builders.run("gcc", *C_FLAGS, f"-I{target}", *output, folder=target)
 
 
+def _go(target: Path) -> None:
+    builders.run(
+        "go", "build", "-o", target / "peer", ".",
+        folder=PEERS / "go",
+        CGO_ENABLED="0", GOFLAGS="-mod=mod", GOPROXY="off",
+        GOCACHE=str(target.parent / builders.GO_CACHE),
+    )  # fmt: skip
+
+
+def _rust(target: Path) -> None:
+    """Build copies: cargo writes its lock beside the sources."""
+    for folder in (CLIENTS / "rust", PEERS / "rust"):
+        ignored = shutil.ignore_patterns("target", "Cargo.lock")
+        copy = target / "sources" / folder.relative_to(REPOSITORY)
+        shutil.copytree(folder, copy, ignore=ignored)
+    output = {"CARGO_TARGET_DIR": str(target / "cargo")}
+    builders.run("cargo", "build", "--quiet", "--release", folder=copy, **output)
+
+
 # What is built, how, and the command that runs it; Python is not built.
-BUILDS: dict[str, Callable[[Path], None]] = {"c": _c}
+BUILDS: dict[str, Callable[[Path], None]] = {"c": _c, "go": _go, "rust": _rust}
 COMMANDS: dict[str, tuple[str, ...]] = {
     "c": ("{built}/peer",),
+    "go": ("{built}/peer",),
     "python": (sys.executable, "{peers}/peer.py"),
+    "rust": ("{built}/cargo/release/peer",),
 }
 LANGUAGES = tuple(COMMANDS)
 

@@ -1,0 +1,3 @@
+module aetherless.example/client
+
+go 1.19
