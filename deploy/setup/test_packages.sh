@@ -16,6 +16,8 @@ for tool in "${TOOLS[@]}"; do
     command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
 done
 [[ -e /usr/aarch64-linux-gnu/lib/libc.a ]] || missing+=(libc6-dev-arm64-cross)
+node="$(readlink -f "$(command -v node)")"
+[[ -n "$node" && -e "${node%/bin/*}/include/node/node_api.h" ]] || missing+=(libnode-dev)
 if ((${#missing[@]})); then
     say "test programs: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive

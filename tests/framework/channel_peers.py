@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import builders
@@ -17,7 +18,6 @@ from .programs import BUILT, REPOSITORY, SOURCES, STAMP, digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 CLIENTS = REPOSITORY / "clients"
 RING = REPOSITORY / "services" / "ipc" / "ring" / "native"
@@ -41,6 +41,20 @@ def _go(target: Path) -> None:
     )  # fmt: skip
 
 
+def _node(target: Path) -> None:
+    """Compile the addon where node-gyp would put it, with the headers of the node that runs it."""
+    ignored = shutil.ignore_patterns("build", "node_modules")
+    shutil.copytree(CLIENTS / "node", target / "client", ignore=ignored)
+    shutil.copy(PEERS / "peer.js", target)
+    addon = target / "client" / "build" / "Release" / "aetherless.node"
+    addon.parent.mkdir(parents=True)
+    node = Path(shutil.which("node") or "node").resolve()
+    headers = f"-I{node.parent.parent / 'include' / 'node'}"
+    source = CLIENTS / "node" / "native" / "addon.c"
+    flags = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", headers)
+    builders.run("gcc", *flags, "-o", addon, source, folder=target)
+
+
 def _rust(target: Path) -> None:
     """Build copies: cargo writes its lock beside the sources."""
     for folder in (CLIENTS / "rust", PEERS / "rust"):
@@ -52,10 +66,11 @@ def _rust(target: Path) -> None:
 
 
 # What is built, how, and the command that runs it; Python is not built.
-BUILDS: dict[str, Callable[[Path], None]] = {"c": _c, "go": _go, "rust": _rust}
+BUILDS: dict[str, Callable[[Path], None]] = {"c": _c, "go": _go, "node": _node, "rust": _rust}
 COMMANDS: dict[str, tuple[str, ...]] = {
     "c": ("{built}/peer",),
     "go": ("{built}/peer",),
+    "node": ("node", "{built}/peer.js"),
     "python": (sys.executable, "{peers}/peer.py"),
     "rust": ("{built}/cargo/release/peer",),
 }

@@ -32,7 +32,7 @@ from aetherless_ring.layout import (
 
 from .processes import wait_until
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 _RESPONSE = struct.Struct("<QII")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -85,6 +86,14 @@ def test_all_packages_have_one_version() -> None:
     versions = {str(project["version"]) for project in pyprojects().values()}
     assert len(pyprojects()) == len(PACKAGES) + 1
     assert len(versions) == 1
+
+
+def test_clients_have_that_version() -> None:
+    """The packages of other languages are released with the others; Go's has its tag alone."""
+    crate = tomllib.loads((ROOT / "clients" / "rust" / "Cargo.toml").read_text())["package"]
+    npm = json.loads((ROOT / "clients" / "node" / "package.json").read_text())
+    expected = pyprojects()["clients/python"]["version"]
+    assert (crate["version"], npm["version"]) == (expected, expected)
 
 
 def test_requirements_satisfy_every_package() -> None:
