@@ -211,7 +211,7 @@ FAULTS = (
     silent("ignores_sigterm"),
     # It does not answer.
     mute("accepts_only", "timed out"),
-    mute("hangs_up", "reset by peer"),
+    mute("hangs_up", "empty answer"),
     mute("speaks_another_protocol", "220 mail.example"),
     mute("drips", "head did not end"),
     # It wants too much.

@@ -176,10 +176,12 @@ def accepts_only() -> None:
 
 
 def hangs_up() -> None:
-    """Close every connection without a word."""
+    """Hear every client out, and close without a word."""
     server = socket.create_server(("", PORT))
     while True:
-        server.accept()[0].close()
+        client, _ = server.accept()
+        client.recv(65536)
+        client.close()
 
 
 def speaks_another_protocol() -> None:
