@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from aetherless_common.errors import AetherlessError
+    from aetherless_common.settings import Settings
+
 DOMAIN = "cli.aetherless"
 
 
@@ -122,6 +125,18 @@ def cleanup_failed(what: str, cause: str, log: str = "") -> Internal:
         {"what": what, "cause": cause, "log": log},
         domain=DOMAIN,
         remedy="run 'aetherctl down' again; if it fails again, remove by hand what the log names",
+    )
+
+
+def passing_kept(own: Settings, error: AetherlessError) -> Internal:
+    """Return the error for services for a moment of which something is left."""
+    folders = f"AETHER_RUNTIME_DIR={own.runtime_dir} AETHER_STATE_DIR={own.state_dir}"
+    return Internal(
+        "CLEANUP_FAILED",
+        f"{error.message}; {own.runtime_dir.parent} is kept",
+        {**error.metadata, "folder": own.runtime_dir.parent},
+        domain=DOMAIN,
+        remedy=f"run '{folders} aetherctl down', then remove the folder",
     )
 
 

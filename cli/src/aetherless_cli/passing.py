@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aetherless_cli import orchestrator
+from aetherless_cli import errors, orchestrator
 from aetherless_cli.interruption import held_back, undisturbed
 from aetherless_cli.removal import Removal
 from aetherless_cli.supervisor import start_service
@@ -34,8 +34,11 @@ GRACE = 10.0
 
 @contextmanager
 def folders(settings: Settings, purpose: str) -> Iterator[Settings]:
-    """Give settings in folders of their own, removed at the end."""
-    home = None
+    """Give settings in folders of their own, removed at the end.
+
+    They stay when what the services made could not be removed: only they tell what that is.
+    """
+    home, kept = None, False
     try:
         with held_back():
             home = Path(tempfile.mkdtemp(prefix=f"aether-{purpose}-", dir="/run"))
@@ -46,8 +49,11 @@ def folders(settings: Settings, purpose: str) -> Iterator[Settings]:
             state_dir=home / "state",
             orchestrator_id=orchestrator_id(runtime),
         )
+    except AetherlessError as error:
+        kept = error.reason == "CLEANUP_FAILED"
+        raise
     finally:
-        if home is not None:
+        if home is not None and not kept:
             with undisturbed():
                 shutil.rmtree(home, ignore_errors=True)
 
@@ -56,10 +62,13 @@ def take_down(own: Settings, console: Console) -> None:
     """Remove what the services in these folders made.
 
     Raises:
-        Internal: CLEANUP_FAILED.
+        Internal: CLEANUP_FAILED, with the command that tries it again.
     """
     with undisturbed():
-        Removal(own, console).run()
+        try:
+            Removal(own, console).run()
+        except AetherlessError as error:
+            raise errors.passing_kept(own, error) from error
 
 
 def keep_logs(settings: Settings, own: Settings) -> None:

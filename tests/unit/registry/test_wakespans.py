@@ -10,6 +10,7 @@ import pytest
 from aetherless.netplane.v1 import netplane_service_pb2, route_pb2
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common import tracing
+from aetherless_registry import wakespans
 from framework.collector import ERROR, INTERNAL, SERVER, Collector, collector
 from framework.registry_client import wait_until
 
@@ -148,3 +149,12 @@ def test_a_wake_by_command_is_in_the_commands_trace(
     call = "aetherless.registry.v1.RegistryService/WakeFunction"
     assert received.line(wake) == ["waking", call, call, "wake"]
     assert wake.attributes["faas.trigger"] == "other"
+
+
+def test_a_command_without_its_wake_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instances come and go under ever new names; nothing is kept of those that never woke."""
+    spans = wakespans.WakeSpans()
+    monkeypatch.setattr(wakespans, "COMMAND_S", 0.0)
+    for number in range(3):
+        spans.commanded(f"hello-r{number}-0")
+    assert len(spans._commands) == 1

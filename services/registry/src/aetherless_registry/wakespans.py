@@ -33,8 +33,11 @@ class WakeSpans:
 
     def commanded(self, instance: str) -> None:
         """Take note that the span that goes on in this thread asks for a wake of an instance."""
+        now = time.monotonic()
         with self._lock:
-            self._commands[instance] = (tracing.current(), time.monotonic() + COMMAND_S)
+            waiting = self._commands.items()
+            self._commands = {each: kept for each, kept in waiting if now < kept[1]}
+            self._commands[instance] = (tracing.current(), now + COMMAND_S)
 
     def record(self, noticed: Noticed) -> tracing.Span:
         """Record a wake that is over; return its span."""

@@ -58,15 +58,17 @@ class HostFile:
             build_id(path) if program else "",
         )
 
-    def change(self, path: Path) -> tuple[str, str] | None:
-        """Return what is expected and what is found of a file that does not fit any more."""
+    def look(self, path: Path) -> HostFile | tuple[str, str]:
+        """Return a file as it is now; what is expected and found when it does not fit any more."""
         try:
-            status = path.stat()
-            if self._is_same(status):
-                return None
+            if self._is_same(path.stat()):
+                return self
             found = HostFile.of(path, program=self.program)
         except OSError as error:
             return "a file", error.strerror or str(error)
+        return self._change(found) or found
+
+    def _change(self, found: HostFile) -> tuple[str, str] | None:
         if found.size != self.size:
             return f"{self.size} bytes", f"{found.size} bytes"
         if found.build_id != self.build_id:
@@ -100,12 +102,17 @@ def record(names: Mapping[str, bool], inside: Path) -> dict[str, HostFile]:
     return found
 
 
-def changes(files: Mapping[str, HostFile]) -> Iterator[tuple[str, str, str]]:
-    """Yield name, expectation and finding of each recorded file that does not fit any more."""
-    for name, file in files.items():
-        change = file.change(Path(name))
-        if change is not None:
-            yield name, *change
+def changes(files: dict[str, HostFile]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, expectation and finding of each recorded file that does not fit any more.
+
+    One that fits although it was touched is kept as it is now, and not read again at each look.
+    """
+    for name, file in list(files.items()):
+        found = file.look(Path(name))
+        if isinstance(found, HostFile):
+            files[name] = found
+        else:
+            yield name, *found
 
 
 def build_id(path: Path) -> str:

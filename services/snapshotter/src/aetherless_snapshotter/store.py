@@ -36,7 +36,7 @@ from aetherless_snapshotter.manifest import (
 from aetherless_snapshotter.workload import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
     from aetherless_snapshotter.fingerprint import Fingerprint
     from aetherless_snapshotter.hostfiles import HostFile
@@ -333,7 +333,7 @@ class SnapshotStore:
         return moved
 
 
-def check_host_files(snapshot_id: str, files: Mapping[str, HostFile]) -> None:
+def check_host_files(snapshot_id: str, files: dict[str, HostFile]) -> None:
     """Refuse a snapshot that relies on a file of the host which is not what it was.
 
     Raises:
