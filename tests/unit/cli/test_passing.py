@@ -30,6 +30,7 @@ def test_folders_that_are_needed_for_a_clean_up_stay(settings: Settings) -> None
             passing.take_down(own, Console("table", io.StringIO()))
         assert raised.value.reason == "CLEANUP_FAILED"
         assert str(home) in raised.value.message
+        assert home is not None
         assert home.is_dir()
     finally:
         if home is not None:

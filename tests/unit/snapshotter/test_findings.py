@@ -319,3 +319,12 @@ DECLARED = [
 def test_devices_among_the_mounts(path: str, mode: int, refused: bool) -> None:  # noqa: FBT001
     """A device can't be given to a function."""
     assert [each.subject for each in of_declared_mounts([(path, mode)])] == ["device"] * refused
+
+
+def test_names_that_are_no_text_are_shown() -> None:
+    """A message is UTF-8; a file's name may be any bytes."""
+    held = socket("UNIX", 77)
+    named = UnixSocket(77, "/tmp/\udcff", 0, listens=True, pending=())
+    gone = frozenset({named.name})
+    (found,) = judge(process(held), unix=(named,), gone=gone)
+    assert "/tmp/\\xff" in found.message

@@ -82,3 +82,13 @@ def test_numbers_that_take_long_to_reach_are_refused(
     with pytest.raises(FailedPrecondition) as raised:
         held(layer, "/srv/app/late")
     assert raised.value.reason == "NOT_CHECKPOINTABLE"
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, layer: int) -> None:
+    """The message shows its bytes."""
+    name = os.fsdecode(b"late\xff")
+    (tmp_path / name).write_text("x")
+    with pytest.raises(FailedPrecondition) as raised:
+        held(layer, f"/srv/app/{name}")
+    assert raised.value.reason == "NOT_CHECKPOINTABLE"
+    assert "late\\xff" in raised.value.message

@@ -68,7 +68,7 @@ def judge(
     for rule, process in (*of_nobody, *_rules(holdings, ended, place)):
         finding = _finding(rule)
         if process is not None:
-            finding.pid, finding.command = process.inner_pid, process.command
+            finding.pid, finding.command = process.inner_pid, printable(process.command)
         found.setdefault((rule.subject, rule.message), finding)
     return sorted(found.values(), key=lambda each: (_ORDER[each.severity], each.subject))
 
@@ -83,12 +83,12 @@ def _finding(rule: Rule) -> snapshot_pb2.Finding:
     return snapshot_pb2.Finding(
         subject=rule.subject,
         severity=rule.severity,
-        message=_printable(rule.message),
-        remedy=_printable(rule.remedy),
+        message=printable(rule.message),
+        remedy=printable(rule.remedy),
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text that may hold a file's name with the bytes shown that are no UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 

@@ -119,7 +119,11 @@ def regular_files(folder: Path) -> dict[str, bool]:
     entry_kind = module("fdinfo").file_entry
     entries = Image.read(folder / "files.img").decode(entry_kind)
     mapped = _privately_mapped(folder)
-    names = {entry.reg.name: entry.id in mapped for entry in entries if entry.HasField("reg")}
+    names = {
+        os.fsdecode(entry.reg.name): entry.id in mapped
+        for entry in entries
+        if entry.HasField("reg")
+    }
     inside = f"{SNAPSHOT_TARGET}/"
     return {name: names[name] for name in sorted(names) if not name.startswith(inside)}
 
@@ -129,7 +133,7 @@ def files_open_for_writing(folder: Path) -> set[str]:
     entry_kind = module("fdinfo").file_entry
     entries = Image.read(folder / "files.img").decode(entry_kind)
     return {
-        entry.reg.name
+        os.fsdecode(entry.reg.name)  # bytes when it is no UTF-8
         for entry in entries
         if entry.HasField("reg") and entry.reg.flags & os.O_ACCMODE != os.O_RDONLY
     }

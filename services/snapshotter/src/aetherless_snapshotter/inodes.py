@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from aetherless_snapshotter import errors, files
+from aetherless_snapshotter.findings import printable
 from aetherless_snapshotter.sandbox_spec import MAX_HELD_FILES, HeldFile
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def held_files(function_id: str, tree: Tree, layer: int, names: Iterable[str]) -
         below = path.relative_to(tree.target)
         inode = _inode(layer, below)
         if inode is not None:
+            _require_text(function_id, name)
             found.setdefault(inode, HeldFile(tree.tag, str(below), inode))
     highest = max(found, default=0)
     if highest > MAX_INODE:
@@ -59,6 +61,18 @@ def held_files(function_id: str, tree: Tree, layer: int, names: Iterable[str]) -
         )
         raise errors.not_checkpointable(function_id, cause, "open fewer before the first request")
     return [found[inode] for inode in sorted(found)]
+
+
+def _require_text(function_id: str, name: str) -> None:
+    """Refuse a name that a sandbox can't be told.
+
+    Raises:
+        FailedPrecondition: NOT_CHECKPOINTABLE.
+    """
+    shown = printable(name)
+    if shown != name:
+        cause = f"it holds {shown} open for writing, whose name is no UTF-8"
+        raise errors.not_checkpointable(function_id, cause, "name it in UTF-8")
 
 
 def _inode(layer: int, path: PurePosixPath) -> int | None:
