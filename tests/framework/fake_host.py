@@ -115,13 +115,14 @@ class FakeHost:
     def evict(
         self, instance: instance_pb2.Instance, cause: instance_pb2.TreeEndCause.ValueType
     ) -> Any:
-        """End the tree of an instance, and arm it again."""
+        """End the tree of an instance, and tell it; then arm it again."""
         with self.lock:
-            instance.state = ARMED
             instance.evictions += cause != instance_pb2.TREE_END_CAUSE_EXITED
-            instance.root_pid = instance.sandbox_root_pid = 0
             instance.last_end.cause = cause
             instance.last_end.time.GetCurrentTime()
+            self.change(instance)
+            instance.state = ARMED
+            instance.root_pid = instance.sandbox_root_pid = 0
             return self.change(instance)
 
     def fail_wake(self, name: str, reason: str, message: str, at_ns: int) -> None:

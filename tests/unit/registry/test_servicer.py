@@ -212,6 +212,15 @@ def test_evict_and_wake(registry: RegistryClient, host: FakeHost, spec: Spec) ->
     assert host.calls.count("EvictInstance") == 1
 
 
+def test_evictions_are_answered_when_their_news_are_taken_over(
+    registry: RegistryClient, spec: Spec
+) -> None:
+    """An instance is told as running once more, with its eviction counted, before it is armed."""
+    warm(registry, spec)
+    answered = [(registry.wake().state, registry.evict().state) for _ in range(20)]
+    assert answered == [(R, W)] * 20
+
+
 def test_what_the_snapshotter_refuses_is_told_as_it_is(
     registry: RegistryClient, host: FakeHost, spec: Spec
 ) -> None:

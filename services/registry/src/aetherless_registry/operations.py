@@ -87,7 +87,7 @@ class Operations:
     def _evict(self, name: str) -> None:
         """End the process tree of one instance."""
         evicted = self._peers.evict(name)
-        self._take_over(evicted, lambda seen: seen.evictions >= evicted.evictions)
+        self._take_over(evicted, lambda seen: _shows_eviction(seen, evicted))
 
     def _serving(self, function_id: str, target: FunctionState) -> FunctionRecord:
         """Return a function that something serves."""
@@ -107,3 +107,14 @@ class Operations:
         if not self._view.wait_for(instance.name, told, NEWS_TIMEOUT_S):
             self._view.put_instance(instance)
         self._observer.settle(instance.workload.function_id)
+
+
+def _shows_eviction(seen: instance_pb2.Instance, evicted: instance_pb2.Instance) -> bool:
+    """Tell whether news of an instance are not older than its eviction.
+
+    An eviction is counted while the instance still is RUNNING, and armed after that; what runs
+    later was woken again.
+    """
+    counted = seen.evictions - evicted.evictions
+    ended = seen.state != instance_pb2.INSTANCE_STATE_RUNNING or seen.wakes > evicted.wakes
+    return counted > 0 or (counted == 0 and ended)
