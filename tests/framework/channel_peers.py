@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 CLIENTS = REPOSITORY / "clients"
 RING = REPOSITORY / "services" / "ipc" / "ring" / "native"
 PEERS = SOURCES / "channel"
-C_FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+C_FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", *SANITIZERS)
 
 
 def _c(target: Path) -> None:
