@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+EXIT_S = 60.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,3 +34,8 @@ def repository() -> Path:
 def prefix() -> Path:
     """Return the project's own prefix, where set-up put CRIU, the init and the BPF objects."""
     return REPOSITORY / ".prefix" / "lib" / "aetherless"
+
+
+def pytest_unconfigure() -> None:
+    """Bound the interpreter's exit: threads that a test left are shown, and the run has failed."""
+    faulthandler.dump_traceback_later(EXIT_S, exit=True, file=sys.__stderr__)

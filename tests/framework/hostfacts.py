@@ -32,6 +32,7 @@ VOLATILE_SYSCTLS = frozenset(
     | {"kernel/random/entropy_avail", "net/netfilter/nf_conntrack_count"}
     | {"kernel/random/boot_id", "kernel/sched_domain"}
 )
+RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"
 SYSCTL_ROOTS = ("net", "kernel", "fs", "user", "vm")
 KERNEL_THREAD = 0x00200000  # PF_KTHREAD of include/linux/sched.h
 HOST_NAMESPACES = ("net", "mnt", "pid", "user", "ipc", "uts")
@@ -237,7 +238,10 @@ def cgroups() -> Lines:
 
 
 def sysctls() -> Lines:
-    """List the kernel's settings with their values; write-only ones are left out."""
+    """List the kernel's settings with their values; write-only ones are left out.
+
+    Reserved ports have a line each: every orchestrator adds its own to the one setting.
+    """
     lines = []
     for root in SYSCTL_ROOTS:
         for folder, _, names in os.walk(f"/proc/sys/{root}"):
@@ -245,7 +249,9 @@ def sysctls() -> Lines:
                 path = Path(folder, name)
                 key = str(path.relative_to("/proc/sys"))
                 value = None if key in VOLATILE_SYSCTLS else read(path)
-                if value is not None:
+                if value is not None and key == RESERVED_PORTS:
+                    lines += [f"{key} has {part}" for part in value.strip().split(",")]
+                elif value is not None:
                     lines.append(f"{key} = {' '.join(value.split())}")
     return sorted(lines)
 

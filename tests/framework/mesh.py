@@ -19,6 +19,7 @@ import yaml
 from aetherless_common.settings import SERVICES, Settings
 
 from .contracts import Contracts
+from .hostfacts import RESERVED_PORTS
 from .processes import Process, in_group, wait_until
 
 if TYPE_CHECKING:
@@ -128,6 +129,11 @@ class Orchestrator:
         return [self.id, str(self.home)]
 
     @property
+    def port_marks(self) -> list[str]:
+        """What the host's list of settings says of the trigger ports it reserved."""
+        return [f"{RESERVED_PORTS} has {function.port}" for function in self.functions]
+
+    @property
     def group(self) -> Path:
         """Its control group in the cgroup v2 hierarchy."""
         return next(top for top in UNIFIED if (top / "cgroup.procs").exists()) / (
@@ -136,8 +142,8 @@ class Orchestrator:
 
     @classmethod
     def living_marks(cls) -> list[str]:
-        """Return the marks of all that are up."""
-        return [mark for orchestrator in cls.living for mark in orchestrator.marks]
+        """Return the marks of all that are up, and what marks the ports of their functions."""
+        return [mark for running in cls.living for mark in (*running.marks, *running.port_marks)]
 
     def __enter__(self) -> Self:
         """Join the living ones, whose logs a failing test shows."""

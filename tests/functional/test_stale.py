@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aetherless_snapshotter.manifest import sealed, unsealed
 from framework.clients import call
 from framework.guard import orchestrator
 from framework.mesh import Function, Orchestrator
@@ -97,9 +98,9 @@ def test_snapshots_of_another_kernel() -> None:
         mesh.contracts.close()
         mesh.must("down", "--keep-snapshots")
         (manifest,) = mesh.settings.snapshot_root.glob("*/manifest.json")
-        written = json.loads(manifest.read_text())
+        written = unsealed(manifest.read_text())
         written["fingerprint"]["kernel"] = "5.10.0-older"
-        manifest.write_text(json.dumps(written))
+        manifest.write_text(sealed(written))
         mesh.up()
         wait_until(lambda: mesh.contracts.deploy_state(ID) == "DEPLOYED", "deployed", REMADE_S)
         assert call(function.port).json()["token"] != before

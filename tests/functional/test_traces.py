@@ -50,6 +50,7 @@ def mesh(received: Collector) -> Iterator[Orchestrator]:
 
 def deploy(mesh: Orchestrator, function: Function) -> int:
     """Deploy one more function; return the exit status."""
+    mesh.functions.append(function)
     file = mesh.home / f"{function.id}.yaml"
     file.write_text(yaml.safe_dump({"functions": [function.entry()]}))
     return mesh.ctl("deploy", str(file), timeout_s=120).status

@@ -176,9 +176,11 @@ def test_a_valid_workload_passes(make_workload: MakeWorkload) -> None:
 def test_a_program_survives_being_written_down(make_workload: MakeWorkload, tmp_path: Path) -> None:
     """The snapshot's manifest keeps it as JSON."""
     write(tmp_path / "handler.py", "")
-    program = workloads.resolve(make_workload(mounts=["/srv"]))
+    data = tmp_path / "data"
+    data.mkdir()
+    program = workloads.resolve(make_workload(mounts=[str(data)]))
     assert workloads.Program.decode(program.encode()) == program
-    assert program.trees == (Path("/srv"),)
+    assert program.trees == (data,)
 
 
 @pytest.mark.parametrize("mount", ["/", "/proc", "/proc/1", "/etc", "/dev", "/home", "/run/../tmp"])

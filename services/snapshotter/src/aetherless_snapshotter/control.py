@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SOCKET = "ctl.sock"
 COMMAND_SECONDS = 10.0
 _BACKLOG = 8
+_LONGEST_ADDRESS = 107  # sun_path of unix(7), less its NUL
 _LONGEST = 1 << 16
 _SEND_BUFFER = 1 << 20
 _RECONNECT_SECONDS = 0.02
@@ -75,7 +76,14 @@ def read_line(text: str) -> Line:
 
 @contextmanager
 def _short_path(folder: Path) -> Iterator[str]:
-    """Give a path of the socket that is short enough for an address, however deep the folder."""
+    """Give a path of the socket that is short enough for an address, however deep the folder.
+
+    Its own path when it fits: that is what ``ss`` then shows.
+    """
+    path = os.fspath(folder / SOCKET)
+    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+        yield path
+        return
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{SOCKET}"
