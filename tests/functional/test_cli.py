@@ -46,7 +46,7 @@ def test_up_in_the_foreground(ending: str) -> None:
     with unchanged_host(), Orchestrator([function]) as mesh:
         with Terminal(mesh.command("up", "-f"), mesh.environment) as terminal:
             terminal.expect(r"create-snapshot|dump", 120)
-            terminal.expect(rf"{ID}: is deployed", 120)
+            terminal.expect(rf"{ID}: revision 1 serves after", 120)
             mesh.wait_state(ID, "WARM_SNAPSHOT")
             seen = len(terminal.text)
             assert call(function.port).ok

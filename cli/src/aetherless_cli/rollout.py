@@ -88,7 +88,7 @@ class Rollout:
         for function in functions:
             self._declared[function.spec.function_id] = int(function.etag)
             if function.deploy_state == function_pb2.DEPLOY_STATE_DEPLOYED:
-                self._take(function, "is deployed already, unchanged")
+                self._take(function, f"revision {function.revision} serves already, unchanged")
 
     def follow(self) -> None:
         """Show phases until every function is deployed or has failed.
@@ -131,7 +131,7 @@ class Rollout:
         elif event.type == messages.FUNCTION_EVENT_TYPE_DELETED:
             self.failed[name] = errors.taken_down()
         elif int(function.etag) >= self._declared[name] and function.deploy_state in ENDED:
-            self._take(function, f"is deployed after {self._so_far()}")
+            self._take(function, f"revision {function.revision} serves after {self._so_far()}")
 
     def _so_far(self) -> str:
         """Return how long it has taken."""
@@ -143,7 +143,7 @@ class Rollout:
         if function.deploy_state == function_pb2.DEPLOY_STATE_FAILED:
             self.failed[name] = _error_of(function)
             mark = self._console.paint("failed", "31;1")
-            text = f"{name}: {mark} in {function.deploy_step or 'its deploy'}"
+            text = f"{name}: {mark} in {function.deploy_step or 'its deploy'}; {_rest(function)}"
             self._console.line(text, event="failed", function=without_values(function))
             return
         self.deployed[name] = function
@@ -163,6 +163,12 @@ class Rollout:
         how = self._console.paint("failed", "31") if failed else took.rjust(8)
         text = f"{name}:{indent}{label.ljust(26 - len(indent))} {how}  {progress.detail}".rstrip()
         self._console.line(text, event="progress", id=name, progress=to_plain(progress))
+
+
+def _rest(function: function_pb2.Function) -> str:
+    """Return what is there although a deploy failed."""
+    serving = function.serving_revision
+    return f"revision {serving} goes on serving" if serving else "nothing serves it"
 
 
 def _error_of(function: function_pb2.Function) -> AetherlessError:

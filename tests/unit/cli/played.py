@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import queue
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import grpc
+
+# How often a stream looks whether its watcher is gone.
+TURN_S = 0.1
 
 
 def function(
@@ -88,10 +92,14 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         return registry_pb2.RollbackFunctionResponse(function=told)
 
     def WatchFunctions(self, request: Any, context: Any) -> Iterator[Any]:
-        """Stream the present state, then the script until its None."""
+        """Stream the present state, then the script until its None or the watcher goes."""
         yield registry_pb2.WatchFunctionsResponse(revision=4)
-        while (event := self.script.get()) is not None:
-            yield registry_pb2.WatchFunctionsResponse(revision=6, events=[event])
+        while context.is_active():
+            with suppress(queue.Empty):
+                event = self.script.get(timeout=TURN_S)
+                if event is None:
+                    return
+                yield registry_pb2.WatchFunctionsResponse(revision=6, events=[event])
 
     def ListFunctions(self, request: Any, context: Any) -> Any:
         """Hand out one function per page."""

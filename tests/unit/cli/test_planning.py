@@ -166,7 +166,7 @@ def test_a_rollback_is_followed_to_its_end(
     assert (request.name, request.revision) == ("functions/a", 1)
     assert request.request_id
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("a: is deployed after")
+    assert line.startswith("a: revision 1 serves after")
     registry.script.put(None)
 
 

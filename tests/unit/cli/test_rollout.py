@@ -88,7 +88,7 @@ def test_deploy_shows_phases_and_returns_when_all_are_deployed(
     assert lines[:2] == ["a: create", "b: create"]
     assert lines[2].split() == ["a:", "dump", "12", "ms"]
     assert lines[3].split() == ["a:", "create-snapshot", "12", "ms"]
-    assert lines[4].startswith("a: is deployed after")
+    assert lines[4].startswith("a: revision 2 serves after")
     assert lines[4].endswith("http://localhost:8080")
     assert len(lines) == 6
     (request,) = registry.applied
@@ -115,7 +115,7 @@ def test_the_first_failure_gives_the_exit_status(
 
     assert run(["deploy", str(file)]) == 12
     printed = capsys.readouterr()
-    assert "b: failed in create-snapshot" in printed.out
+    assert "b: failed in create-snapshot; revision 2 goes on serving" in printed.out
     assert "the orchestrator goes on, and serves: a" in printed.out
     assert "error: READY_TIMEOUT: b: did not listen on port 8081" in printed.err
     assert "    last words" in printed.err

@@ -92,7 +92,7 @@ def test_up_applies_the_file_and_returns(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "the four services serve"
     assert lines[1] == "a: create"
-    assert lines[2].startswith("a: is deployed after")
+    assert lines[2].startswith("a: revision 2 serves after")
     assert not registry.applied[0].prune
     assert settings.pid_path("supervisor").exists()
 
