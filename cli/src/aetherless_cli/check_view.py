@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from aetherless_cli.checking import Outcome
 
 WIDEST = 120
-NARROWEST = 60
+# A message gets lines of its own when less than this is left of a line.
+NARROWEST = 40
+INDENT = 4
 
 
 class _Word(NamedTuple):
@@ -65,11 +67,13 @@ def show_findings(findings: Sequence[Any], indent: int) -> None:
         rest = "  ".join(
             text.ljust(width) for text, width in zip(row[1:3], widths[1:], strict=True)
         )
-        start = indent + sum(widths) + 6
-        lines = _wrapped(finding.message, start)
-        print(f"{' ' * indent}{first}  {rest}  {lines[0]}".rstrip())
-        for line in lines[1:]:
-            print(f"{' ' * start}{line}")
+        head = f"{' ' * indent}{first}  {rest}"
+        start = beside = indent + sum(widths) + 6
+        if _columns() - beside < NARROWEST:
+            start = indent + INDENT
+            print(head.rstrip())
+        for number, line in enumerate(_wrapped(finding.message, start)):
+            print(f"{head}  {line}" if number == 0 and start == beside else f"{' ' * start}{line}")
         if finding.remedy:
             _print_remedy(finding.remedy, start)
 
@@ -108,8 +112,12 @@ def _print_remedy(remedy: str, start: int) -> None:
 
 def _wrapped(text: str, start: int) -> list[str]:
     """Return a text in lines that fit beside what stands before them."""
-    columns = min(shutil.get_terminal_size((WIDEST, 25)).columns, WIDEST)
-    return textwrap.wrap(text, max(columns - start, NARROWEST)) or [""]
+    return textwrap.wrap(text, max(_columns() - start, NARROWEST // 2)) or [""]
+
+
+def _columns() -> int:
+    """Return how wide lines may be."""
+    return min(shutil.get_terminal_size((WIDEST, 25)).columns, WIDEST)
 
 
 def _times(restores: Sequence[float]) -> str:

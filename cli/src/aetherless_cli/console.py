@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from aetherless_cli.output import paint
+from aetherless_cli.output import fitted, paint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 # How often a passing line's seconds are renewed.
 TICK = 1.0
+# What goes on in the next line of a terminal stands so far to the right.
+INDENT = 8
 
 
 class Console:
@@ -46,7 +48,9 @@ class Console:
         """Say something that stays; programs get ``data`` and the text as one JSON object."""
         with self._lock:
             if self._form == "table":
-                self._write(f"{self._wipe()}{text}\n")
+                lines = [fitted(line, self._stream, INDENT) for line in text.split("\n")]
+                told = "\n".join(lines)
+                self._write(f"{self._wipe()}{told}\n")
             else:
                 self._write(json.dumps({**data, "text": text}) + "\n")
 

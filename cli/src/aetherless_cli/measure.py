@@ -103,12 +103,17 @@ def _restores(clones: list[Instance]) -> dict[str, Any]:
     with_stats = [each for each in clones if each.HasField("restore_stats")]
     busiest = max(with_stats, key=lambda each: each.restore_stats.count, default=None)
     stats = busiest.restore_stats if busiest else None
-    names = ("restore_p50", "restore_p99", "request_p50", "request_p99")
+    names = {
+        "restore_p50": "restore_p50",
+        "restore_p99": "restore_p99",
+        "hold_p50": "request_p50",
+        "hold_p99": "request_p99",
+    }
     return {
         "wakes": sum(each.wakes for each in clones),
         "failed_wakes": sum(each.failed_wakes for each in clones),
         "evictions": sum(each.evictions for each in clones),
-        **{f"{name}_ms": _milliseconds(stats, name) for name in names},
+        **{f"{name}_ms": _milliseconds(stats, told) for name, told in names.items()},
     }
 
 

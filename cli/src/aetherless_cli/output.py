@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, TextIO
 
 from aetherless_common.settings import SERVICES, Settings
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json", "yaml")
 LONG_METADATA = ("log", "remedy")  # shown apart
+GAP = "  "
+# What goes on in the next line of a terminal stands so far to the right.
+FOLD = 4
+# A terminal that is narrower is written to as if it were so wide.
+NARROWEST = 40
 
 
 def print_data(data: Any, form: str) -> None:
@@ -25,7 +32,7 @@ def print_data(data: Any, form: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print aligned columns; numbers stand to the right."""
+    """Print aligned columns, numbers to the right; folded where a terminal is too narrow."""
     cells = [list(columns), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     right = [bool(rows) and all(_numeric(row[i]) for row in rows) for i in range(len(columns))]
@@ -34,14 +41,30 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
             text.rjust(width) if to_right else text.ljust(width)
             for text, width, to_right in zip(line, widths, right, strict=True)
         ]
-        print("  ".join(padded).rstrip())
+        print(_folded(padded))
 
 
 def print_fields(fields: Mapping[str, object], indent: int = 0) -> None:
     """Print name and value pairs, aligned."""
     width = max((len(name) for name in fields), default=0)
     for name, value in fields.items():
-        print(f"{' ' * indent}{name.ljust(width)}  {_cell(value)}".rstrip())
+        text = f"{' ' * indent}{name.ljust(width)}{GAP}{_cell(value)}".rstrip()
+        print(fitted(text, sys.stdout, indent + width + len(GAP)))
+
+
+def fitted(text: str, stream: TextIO, indent: int) -> str:
+    """Return a line for a stream: on a terminal in lines that fit, the later ones indented."""
+    width = max(shutil.get_terminal_size().columns, NARROWEST)
+    if len(text) <= width or not stream.isatty():
+        return text
+    lines = textwrap.wrap(
+        text,
+        width,
+        subsequent_indent=" " * min(indent, width // 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
 
 
 def print_error(error: AetherlessError, form: str, stream: TextIO | None = None) -> None:
@@ -140,6 +163,19 @@ def _as_text(data: Any, form: str) -> str:
     import yaml
 
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+
+
+def _folded(cells: Sequence[str]) -> str:
+    """Return a row of a table, going on below where a terminal ends."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = [cells[0]]
+    for cell in cells[1:]:
+        longer = f"{lines[-1]}{GAP}{cell}"
+        if width is None or len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(f"{' ' * FOLD}{cell}")
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _cell(value: object) -> str:

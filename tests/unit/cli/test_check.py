@@ -14,7 +14,7 @@ import pytest
 from aetherless.registry.v1 import check_pb2, function_pb2
 from aetherless.registry.v1 import registry_service_pb2 as messages
 from aetherless_cli import checking
-from aetherless_cli.check_view import show
+from aetherless_cli.check_view import show, show_findings
 from aetherless_cli.checking import Outcome
 from aetherless_cli.config.single import single
 from aetherless_cli.main import run
@@ -152,6 +152,20 @@ def test_restores_above_a_declared_limit(registry: Checker, handler: Path, tmp_p
     assert "14" in error["remedy"]
     assert (outcome["restore_p50_ms"], outcome["restore_max_ms"]) == (5.75, 7.5)
     assert outcome_of(str(handler))[0] == 0
+
+
+def test_findings_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is found stands below what it is found in, and fits."""
+    monkeypatch.setenv("COLUMNS", "60")
+    show_findings([WARNING], 2)
+    assert capsys.readouterr().out.splitlines() == [
+        "  warning  outbound-connection  -",
+        "      had 1 connection to 10.0.0.5:5432 that is closed",
+        "      before the checkpoint",
+        "      change: let it connect again",
+    ]
 
 
 WRONG = [

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from aetherless_cli import console as consoles
 from aetherless_cli.console import Console
-from aetherless_cli.output import print_error, print_table
+from aetherless_cli.output import print_error, print_fields, print_table
 from aetherless_cli.reasons import remedy_for
 from aetherless_common.errors import FailedPrecondition
 from framework.processes import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 
@@ -45,6 +48,47 @@ def test_an_empty_table_has_its_heading(capsys: pytest.CaptureFixture[str]) -> N
     """Nothing to list is not nothing to say."""
     print_table(("ID", "PORT"), [])
     assert capsys.readouterr().out == "ID  PORT\n"
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch, show: Callable[[], None]) -> list[str]:
+    """Return the lines of what is shown on a terminal of 40 columns."""
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    show()
+    return terminal.getvalue().splitlines()
+
+
+def test_what_is_too_wide_for_a_terminal_goes_on_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables between columns, texts between words; paths stay whole, and so do files."""
+    path = "/srv/a-folder-with-a-name/and-one/app.py"
+    row = ["hello-api", "RUNNING", 8080, path]
+    columns = ("ID", "STATE", "PORT", "HANDLER")
+    assert narrow(monkeypatch, lambda: print_table(columns, [row])) == [
+        "ID         STATE    PORT",
+        "    HANDLER",
+        "hello-api  RUNNING  8080",
+        f"    {path}",
+    ]
+    text = f"made of {path} by CRIU on that kernel, and so on"
+    assert narrow(monkeypatch, lambda: print_fields({"made": text}, 2)) == [
+        "  made  made of",
+        f"        {path}",
+        "        by CRIU on that kernel, and so",
+        "        on",
+    ]
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    print_fields({"made": text}, 2)
+    assert file.getvalue() == f"  made  {text}\n"
+
+
+def test_lines_that_stay_are_folded_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest stands to the right of the next line's beginning."""
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal = Terminal()
+    Console("table", terminal).line("a:    images    raised the backlog, closed nothing")
+    assert terminal.getvalue() == "a:    images    raised the backlog,\n        closed nothing\n"
 
 
 def test_an_error_shows_its_log_apart() -> None:

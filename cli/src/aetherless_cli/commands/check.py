@@ -33,7 +33,7 @@ then the services are started for a moment in a folder of their own.
 Examples:
   aetherctl check examples/hello.yaml
   aetherctl check ./server.py --port 9000 --env MODE=fast
-  aetherctl check server.py -o json | jq '.checks[].findings[] | {severity, message, remedy}'
+  aetherctl check server.py -o json | jq '.checks[].findings[].message'
 """
 SUFFIXES = {".yaml", ".yml"}
 

@@ -13,9 +13,9 @@ Commands, options, files and the ids of deployed functions; for aetherctl and ae
 
 \b
 Examples:
-  source <(aetherctl completion bash)                  this bash
+  source <(aetherctl completion bash)         this bash
   aetherctl completion bash > /etc/bash_completion.d/aetherctl
-  source <(aetherctl completion zsh)                   this zsh, after compinit
+  source <(aetherctl completion zsh)          this zsh, after compinit
   aetherctl completion fish > ~/.config/fish/completions/aetherctl.fish
 """
 

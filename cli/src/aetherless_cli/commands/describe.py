@@ -100,7 +100,7 @@ def _function_fields(function: Function) -> dict[str, object]:
         "function": spec.function_id,
         "state": enum_word(function, "state"),
         "deploy": enum_word(function, "deploy_state"),
-        "revision": f"{function.serving_revision} serves, {function.revision} declared",
+        "revision": f"{function.serving_revision or 'none'} serves, {function.revision} declared",
         "port": spec.trigger_port,
         "handler": spec.handler_path,
         "folder": spec.root_path,

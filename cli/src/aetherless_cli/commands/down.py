@@ -21,7 +21,7 @@ any more (then it removes what a crash left behind, and returns 0).
 \b
 Examples:
   aetherctl down
-  aetherctl down --keep-snapshots     the next up restores instead of starting programs
+  aetherctl down --keep-snapshots    the next up restores, and starts nothing
 """
 
 

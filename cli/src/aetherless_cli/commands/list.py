@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 HELP = """List the functions.
 
 STATE is what would answer the next call: RUNNING a process, WARM_SNAPSHOT a restore,
-UNINITIALIZED nothing yet. KEPT are the revisions that `aetherctl rollback` can lead back to.
+UNINITIALIZED nothing yet. RESTORE MS is how long the newest restore took, KEPT are the revisions
+that `aetherctl rollback` can lead back to.
 
 \b
 Examples:
@@ -31,7 +32,7 @@ COLUMNS = (
     "REVISION",
     "KEPT",
     "WAKES",
-    "LAST RESTORE MS",
+    "RESTORE MS",
     "HANDLER",
 )
 

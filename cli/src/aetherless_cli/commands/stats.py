@@ -17,7 +17,7 @@ HELP = """Show requests, wakes, latencies and memory.
 Of one function or of all. Requests and first-byte times are counted by the kernel on the packets'
 way, since the route was made: FIRST BYTE is from a wake's first packet to the first payload byte of
 its answer. Restore times are CRIU's, over the newest wakes. Memory is what the processes have now:
-UNIQUE is theirs alone, SHARED is mapped by others as well.
+UNIQUE is theirs alone, SHARED is mapped by others as well. Times are in milliseconds.
 
 With -w the numbers are shown anew every second: on a terminal in place, elsewhere as lines, and
 with -o json as one object per line. P50 and P99 are of the restores, MEM is UNIQUE, IN and OUT are
@@ -37,12 +37,13 @@ COLUMNS = (
     ("WAKES", "wakes"),
     ("FAILED", "failed_wakes"),
     ("RESTORE P50", "restore_p50_ms"),
-    ("P99 MS", "restore_p99_ms"),
+    ("RESTORE P99", "restore_p99_ms"),
     ("FIRST BYTE P50", "first_byte_p50_ms"),
-    ("P99 MS", "first_byte_p99_ms"),
+    ("FIRST BYTE P99", "first_byte_p99_ms"),
     ("UNIQUE", "unique_memory_bytes"),
     ("SHARED", "shared_memory_bytes"),
 )
+INTERVAL = 1.0
 LEAST_INTERVAL = 0.1
 
 
@@ -52,10 +53,8 @@ LEAST_INTERVAL = 0.1
 @click.option(
     "--interval",
     type=click.FloatRange(min=LEAST_INTERVAL),
-    default=1.0,
-    show_default=True,
     metavar="SECONDS",
-    help="How often, with -w.",
+    help="How often, with -w.  [default: 1; x>=0.1]",
 )
 @click.option("-n", "--number", type=click.IntRange(min=1), help="End after so many, with -w.")
 @output_option
@@ -63,7 +62,7 @@ LEAST_INTERVAL = 0.1
 def command(
     options: Options,
     function_id: str | None,
-    interval: float,
+    interval: float | None,
     number: int | None,
     *,
     watch: bool,
@@ -73,13 +72,13 @@ def command(
     from aetherless_cli.console import Console
     from aetherless_cli.measure import measure_all
 
-    if number and not watch:
-        raise click.UsageError("-n is how often -w shows the numbers; give both")
+    if (number or interval) and not watch:
+        raise click.UsageError(f"{'-n' if number else '--interval'} is for -w; give both")
     with mesh() as services:
         if watch:
             from aetherless_cli.stats_watch import watch_stats
 
-            watch_stats(services, function_id, options.output, interval, number)
+            watch_stats(services, function_id, options.output, interval or INTERVAL, number)
             return
         with Console(options.output).busy("reading the numbers"):
             rows = measure_all(services, function_id)

@@ -25,7 +25,8 @@ everything that this command started is taken down again.
 Examples:
   aetherctl -c examples/hello.yaml up
   aetherctl -c examples/hello.yaml up --foreground
-  AETHER_RUNTIME_DIR=/run/second AETHER_STATE_DIR=/var/lib/second aetherctl -c second.yaml up
+  export AETHER_RUNTIME_DIR=/run/second AETHER_STATE_DIR=/var/lib/second
+  aetherctl -c second.yaml up          a second orchestrator
 """
 
 
