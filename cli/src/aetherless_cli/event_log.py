@@ -79,6 +79,7 @@ def follow_events(mesh: Mesh, wanted: Wanted, start: int, view: EventView) -> No
             time.sleep(RETRY_PAUSE)
     except KeyboardInterrupt:
         follower.close()  # the usual end of following
+        view.end()
 
 
 class _Follower:

@@ -51,8 +51,10 @@ class EventView:
         if self._form != "table" and not follow:
             print_data({"events": [to_plain(each) for each in events]}, self._form)
             return
-        if self._form == "table":
+        if self._form == "table" and (events or follow):
             self._write(self._joined(HEADINGS))
+        elif self._form == "table":
+            self.note("there are no such events")
         for each in events:
             self.show(each)
 
@@ -71,6 +73,12 @@ class EventView:
         sys.stderr.write(
             f"-- {text}\n" if self._form == "table" else json.dumps({"note": text}) + "\n"
         )
+
+    def end(self) -> None:
+        """Leave nothing of a terminal's ^C."""
+        if self._stream.isatty():
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
 
     def _show_line(self, event: event_pb2.Event) -> None:
         """Show one event in aligned columns, or two lines where a terminal is narrow."""

@@ -64,7 +64,7 @@ def id_argument(*, required: bool = True) -> Callable[..., Any]:
     """Take a function's id; shells complete it."""
     return click.argument(
         "function_id",
-        metavar="ID",
+        metavar="ID" if required else "[ID]",
         required=required,
         callback=_check_id,
         shell_complete=complete_ids,

@@ -58,6 +58,9 @@ def test_wrong_use_has_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -
     assert "Did you mean 'list'?" in capsys.readouterr().err
     assert run(["describe"]) == 2
     assert run(["-o", "xml", "list"]) == 2
+    assert run(["logs", "a", "-n", "-9"]) == 2
+    assert run(["stats", "--interval", "2"]) == 2
+    assert "--interval is for -w" in capsys.readouterr().err
 
 
 def test_an_error_is_printed_with_reason_message_and_remedy(

@@ -70,6 +70,20 @@ def test_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     assert caught.value.metadata["field"] == str(tmp_path / "run" / "settings.json")
 
 
+def test_settings_of_another_user_are_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in them is to be corrected."""
+
+    def refuse(_: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(errors.InvalidArgument) as caught:
+        Settings.load({"AETHER_RUNTIME_DIR": str(tmp_path)})
+    assert caught.value.remedy == "run it as root, with sudo"
+
+
 def test_too_long_runtime_folder_is_refused() -> None:
     """Sockets have short paths; the folder is refused before anything is made."""
     with pytest.raises(errors.InvalidArgument) as caught:

@@ -11,6 +11,8 @@ from aetherless_cli.options import id_argument, output_option
 
 HELP = """Show what a function printed: its standard output and error.
 
+It is passed on byte by byte, whatever -o says; -o is for errors.
+
 \b
 Examples:
   aetherctl logs hello-api               the last 100 lines
@@ -22,7 +24,14 @@ Examples:
 @click.command("logs", help=HELP)
 @id_argument()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is printed later.")
-@click.option("-n", "--lines", type=int, default=100, show_default=True, help="-1 means all.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=-1),
+    default=100,
+    show_default=True,
+    help="-1 means all.",
+)
 @output_option
 def command(function_id: str, lines: int, *, follow: bool) -> None:
     """Show what a function printed: its standard output and error."""
@@ -40,3 +49,5 @@ def command(function_id: str, lines: int, *, follow: bool) -> None:
                 sys.stdout.buffer.flush()
         except KeyboardInterrupt:
             stream.cancel()  # the usual end of following
+            if sys.stdout.isatty():
+                print()  # the prompt is not to stand behind the terminal's ^C

@@ -44,7 +44,7 @@ def find_handler(written: str, folder: Path) -> Path:
     found = [path for path in candidates if _exists(path)]
     if not found:
         looked = " and ".join(str(path) for path in candidates)
-        remedy = "write the path relative to this file's folder, or an absolute one"
+        remedy = f"write the path relative to {folder}, or an absolute one"
         raise PathError(f"no such file; looked for {looked}", remedy, "HANDLER_NOT_FOUND")
     if len(found) > 1 and not found[0].samefile(found[1]):
         both = " and ".join(str(path) for path in found)

@@ -238,6 +238,8 @@ def _read_stored(path: Path) -> dict[str, object]:
         stored = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
+    except PermissionError as error:
+        raise _invalid(path, "can't be read by this user", "run it as root, with sudo") from error
     except (OSError, ValueError) as error:
         raise _invalid(path, f"can't be read: {error}") from error
     if not isinstance(stored, dict):
@@ -245,7 +247,7 @@ def _read_stored(path: Path) -> dict[str, object]:
     return stored
 
 
-def _invalid(path: Path, problem: str) -> InvalidArgument:
+def _invalid(path: Path, problem: str, remedy: str = "") -> InvalidArgument:
     """Return the error for settings that can't be used."""
     metadata = {"field": path, "problem": problem}
-    return InvalidArgument("CONFIG_INVALID", f"{path} {problem}", metadata)
+    return InvalidArgument("CONFIG_INVALID", f"{path} {problem}", metadata, remedy=remedy)
