@@ -10,7 +10,10 @@ import socket
 import struct
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Offset of tcpi_total_retrans in struct tcp_info of include/uapi/linux/tcp.h:
 # eight bytes of small fields, then 23 words before it.
@@ -220,10 +223,19 @@ class KeptConnection:
         port: The port to connect to.
         host: The host's address.
         timeout_s: Bounds connect and each answer, in seconds.
+        make: Makes the socket, where that has to be one of another namespace.
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout_s: float = 30.0) -> None:
-        self.client = socket.create_connection((host, port), timeout_s)
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        timeout_s: float = 30.0,
+        make: Callable[[], socket.socket] = socket.socket,
+    ) -> None:
+        self.client = make()
+        self.client.settimeout(timeout_s)
+        self.client.connect((host, port))
 
     def request(self, path: str = "/") -> Answer:
         """Send one request and return its answer; OSError when the connection broke."""

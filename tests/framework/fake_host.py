@@ -53,6 +53,8 @@ class FakeHost:
         before: called with each changing RPC's name before it has an effect.
         after: called with each changing RPC's name after its effect, before its answer.
         holds: while clear, CreateSnapshot does not go on.
+        in_use: instances whose clients never pause.
+        last_calls: instances that were ended under them, in order.
     """
 
     def __init__(self) -> None:
@@ -67,6 +69,8 @@ class FakeHost:
         self.trial = trial_of(milliseconds=4)
         self.findings: list[snapshot_pb2.Finding] = []
         self.calls: list[str] = []
+        self.in_use: set[str] = set()
+        self.last_calls: list[str] = []
         self.faults: dict[str, list[AetherlessError]] = defaultdict(list)
         self.before: Callable[[str], None] = lambda _: None
         self.after: Callable[[str], None] = lambda _: None

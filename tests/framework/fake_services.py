@@ -257,6 +257,11 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
             instance = self.host.find(request.name)
             if instance.state != RUNNING:
                 raise _state_error(instance, "ARMED")
+            key = request.name.removeprefix("instances/")
+            if key in self.host.in_use:
+                if not request.HasField("last_call"):
+                    raise FailedPrecondition("REQUEST_IN_FLIGHT", key, {"instance": key})
+                self.host.last_calls.append(key)
             answer = self.host.evict(instance, instance_pb2.TREE_END_CAUSE_COMMAND)
         self.host.after("EvictInstance")
         return snapshotter_service_pb2.EvictInstanceResponse(instance=answer)

@@ -172,6 +172,11 @@ static void run_arm(struct command *command)
 	ctl_answer(command->client, &text);
 }
 
+static void run_evict(struct command *command)
+{
+	machine_evict(command->client, line_number(&command->line, "hold-ms", 0));
+}
+
 void command_run(struct command *command)
 {
 	static const struct {
@@ -190,7 +195,7 @@ void command_run(struct command *command)
 			{"arm", run_arm, .when_idle = true},
 			{"restore", .run_for = machine_restore},
 			{"wake", .run_for = machine_wake},
-			{"evict", .run_for = machine_evict},
+			{"evict", run_evict},
 			{"kill-tree", .run_for = machine_kill_tree}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)

@@ -162,11 +162,16 @@ struct ended {
 	unsigned int inbound, outbound;
 };
 void sockets_set_inner(const char *ipv4, const char *ipv6);
-int sockets_survey(uint16_t port, uint64_t tie_ms, struct survey *survey);
+int sockets_survey(uint16_t port, uint64_t tie_ms, bool held, struct survey *survey);
 int sockets_end_outside(uint16_t port, struct ended *ended);
 int sockets_end_all(void);
+int sockets_hurry(void);
 uint64_t sockets_activity(void);
 uint64_t sockets_resets(void);
+
+/* closing.c: what is done to connections that the tree holds before they end. */
+void closing_finish(uint32_t *inodes, size_t count);
+void closing_hurry(uint32_t *inodes, size_t count);
 
 /* restore.c: the waiting `criu swrk`. */
 struct answer {
@@ -240,7 +245,7 @@ int machine_try(void);
 void machine_restore(struct client *client);
 int machine_arm(void);
 void machine_wake(struct client *client);
-void machine_evict(struct client *client);
+void machine_evict(struct client *client, long hold_ms);
 void machine_kill_tree(struct client *client);
 void machine_child_ended(pid_t pid, int status);
 void machine_no_child_left(void);
@@ -255,7 +260,8 @@ void tree_forget(void);
 void tree_await_resets(uint64_t count);
 
 /* evict.c: the end of a running tree that nobody waits for. */
-int evict(void);
+enum evicted { EVICTED, REFUSED, ENDING };
+enum evicted evict(long hold_ms);
 void idle_open(void);
 void idle_watch(void);
 void idle_stop(void);

@@ -422,7 +422,7 @@ void machine_wake(struct client *client)
 	}
 }
 
-void machine_evict(struct client *client)
+void machine_evict(struct client *client, long hold_ms)
 {
 	if (machine.state == ARMED) {
 		ctl_ok(client);
@@ -430,7 +430,7 @@ void machine_evict(struct client *client)
 		evicter = client;
 	} else if (machine.state == RUNNING) {
 		evicter = client;
-		if (evict())
+		if (evict(hold_ms) == REFUSED)
 			answer_and_forget(&evicter, false);
 	} else {
 		machine_refuse(client, "evict");

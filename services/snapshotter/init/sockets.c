@@ -25,6 +25,7 @@
 	 STATE(CLOSING) | STATE(TIME_WAIT))
 #define ENDED_AT_ONCE 512
 #define FRESH_MS 1000
+#define FRESH_HELD_MS 200
 /* places in a "Tcp:" line of /proc/net/snmp: PassiveOpens, OutRsts */
 #define PASSIVE_OPENS 6
 #define RESETS_SENT 14
@@ -166,16 +167,17 @@ static int each_socket(uint32_t states, visitor *visitor, void *data)
 
 struct judging {
 	uint16_t port;
+	bool held; /* what clients send does not arrive: no new request comes */
 	uint64_t tie_ms;
 	struct survey *survey;
 };
 
 /* A client that has just connected is about to ask: to it a reset would be a lost request. */
-static const char *silent(const struct tcp_info *info)
+static const char *silent(const struct tcp_info *info, bool held)
 {
 	if (info->tcpi_bytes_received)
 		return "a request without an answer";
-	return info->tcpi_last_data_recv < FRESH_MS ? "a new connection" : NULL;
+	return !held && info->tcpi_last_data_recv < FRESH_MS ? "a new connection" : NULL;
 }
 
 /*
@@ -183,24 +185,24 @@ static const char *silent(const struct tcp_info *info)
  * it, and is taken for unanswered until it would be late. The send queue says nothing of an open
  * connection, a client's delayed acknowledgement holds it; of a closed one it is the answer's end.
  */
-static const char *unanswered(const struct tcp_info *info, uint64_t tie_ms)
+static const char *unanswered(const struct tcp_info *info, const struct judging *judging)
 {
 	if (info->tcpi_notsent_bytes)
 		return "bytes not sent";
 	if (!info->tcpi_bytes_sent)
-		return silent(info);
+		return silent(info, judging->held);
 	if (info->tcpi_last_data_recv < info->tcpi_last_data_sent)
 		return "a request after the last answer";
-	if (info->tcpi_last_data_sent < FRESH_MS)
+	if (info->tcpi_last_data_sent < (judging->held ? FRESH_HELD_MS : FRESH_MS))
 		return "an answer that may go on";
 	if (info->tcpi_last_data_recv == info->tcpi_last_data_sent && info->tcpi_bytes_received &&
-	    info->tcpi_last_data_recv < tie_ms)
+	    info->tcpi_last_data_recv < judging->tie_ms)
 		return "perhaps a request after the last answer";
 	return NULL;
 }
 
 static const char *in_flight(const struct inet_diag_msg *socket, const struct tcp_info *info,
-			     uint64_t tie_ms)
+			     const struct judging *judging)
 {
 	switch (socket->idiag_state) {
 	case BPF_TCP_LISTEN:
@@ -219,7 +221,7 @@ static const char *in_flight(const struct inet_diag_msg *socket, const struct tc
 	default:
 		if (socket->idiag_rqueue)
 			return "bytes not read";
-		return info ? unanswered(info, tie_ms) : NULL;
+		return info ? unanswered(info, judging) : NULL;
 	}
 }
 
@@ -233,12 +235,13 @@ static void judge(const struct inet_diag_msg *socket, const struct tcp_info *inf
 	if (socket->idiag_state != BPF_TCP_LISTEN && side_of(socket) == OUTSIDE)
 		survey->connections++;
 	if (!survey->in_flight)
-		survey->in_flight = in_flight(socket, info, judging->tie_ms);
+		survey->in_flight = in_flight(socket, info, judging);
 }
 
-int sockets_survey(uint16_t port, uint64_t tie_ms, struct survey *survey)
+/* With held the caller says that the gate is closed, so that who has its answer asks no more. */
+int sockets_survey(uint16_t port, uint64_t tie_ms, bool held, struct survey *survey)
 {
-	struct judging judging = {.port = port, .tie_ms = tie_ms, .survey = survey};
+	struct judging judging = {.port = port, .held = held, .tie_ms = tie_ms, .survey = survey};
 
 	*survey = (struct survey){0};
 	return each_socket(CONNECTED | STATE(LISTEN), judge, &judging);
@@ -315,11 +318,32 @@ static int end_doomed(const struct doomed *doomed, uint16_t port, struct ended *
 	return 0;
 }
 
+static void before_the_end(const struct doomed *doomed, void (*act)(uint32_t *, size_t))
+{
+	static uint32_t inodes[ENDED_AT_ONCE];
+
+	for (size_t i = 0; i < doomed->count; i++)
+		inodes[i] = doomed->sockets[i].idiag_inode;
+	act(inodes, doomed->count);
+}
+
+/* Has answers to the outside sent at once; of very many connections the first ones. */
+int sockets_hurry(void)
+{
+	static struct doomed doomed;
+
+	doomed = (struct doomed){0};
+	if (each_socket(STATE(ESTABLISHED), doom, &doomed))
+		return -1;
+	before_the_end(&doomed, closing_hurry);
+	return 0;
+}
+
 /*
  * Ends the connections to the outside and those of the inner address to its own trigger port, which
  * are a warm-up's; only the former are counted. Connections over loopback stay.
  */
-int sockets_end_outside(uint16_t port, struct ended *ended)
+static int end_outside(uint16_t port, bool finish, struct ended *ended)
 {
 	static struct doomed doomed;
 
@@ -328,18 +352,28 @@ int sockets_end_outside(uint16_t port, struct ended *ended)
 		doomed.port = port;
 		doomed.count = 0;
 		doomed.full = false;
-		if (each_socket(CONNECTED, doom, &doomed) || end_doomed(&doomed, port, ended))
+		if (each_socket(CONNECTED, doom, &doomed))
+			return -1;
+		if (finish)
+			before_the_end(&doomed, closing_finish);
+		if (end_doomed(&doomed, port, ended))
 			return -1;
 	} while (doomed.full);
 	return 0;
 }
 
-/* Ends all connections to the outside, so that idle clients learn of an evict. */
+int sockets_end_outside(uint16_t port, struct ended *ended)
+{
+	return end_outside(port, false, ended);
+}
+
+/* Ends all connections to the outside, so that idle clients learn of an evict: by a FIN, then for
+ * good by a RST, which also answers what a client may send at this very moment. */
 int sockets_end_all(void)
 {
 	struct ended ended;
 
-	return sockets_end_outside(0, &ended);
+	return end_outside(0, true, &ended);
 }
 
 /* A counter of the kernel's "Tcp:" line, of both families; 0 if unknown. */

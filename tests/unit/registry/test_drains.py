@@ -25,17 +25,16 @@ def test_a_wait_has_a_limit() -> None:
     """It counts from its beginning, and anew once the instance was gone or served again."""
     now = 100.0
     drains = Drains(lambda: now)
-    drains.begin("a")
+    assert not drains.overdue("a", 5.0)
     now = 104.0
-    drains.begin("a")
-    assert drains.go_on("a", 5.0)
+    assert not drains.overdue("a", 5.0)
     now = 105.0
-    assert not drains.go_on("a", 5.0)
+    assert drains.overdue("a", 5.0)
+    drains.give_up("a")
     assert drains.given_up == {"a"}
     drains.forget("a")
     assert drains.given_up == set()
-    drains.begin("a")
-    assert drains.go_on("a", 5.0)
+    assert not drains.overdue("a", 5.0)
 
 
 def test_an_old_instance_is_drained(registry: RegistryClient, host: FakeHost, spec: Spec) -> None:
@@ -51,15 +50,29 @@ def test_an_old_instance_is_drained(registry: RegistryClient, host: FakeHost, sp
     assert host.calls.count("EvictInstance") == 4
 
 
-def test_an_instance_that_never_drains_goes_in_the_end(
+def test_an_instance_that_never_drains_gets_a_last_call(
     registry: RegistryClient, host: FakeHost, spec: Spec
 ) -> None:
-    """After the time that a request may take, it is ended."""
+    """After the time that a request may take, it takes no more and is ended."""
     registry.apply(spec())
     registry.deployed()
     host.wake("hello-r1-0", instance_pb2.WAKE_CAUSE_PACKET, 1)
-    host.faults["EvictInstance"] += [FailedPrecondition("REQUEST_IN_FLIGHT", "one")] * 1000
+    host.in_use.add("hello-r1-0")
     registry.apply(spec(memory_limit_mb=256))
     registry.deployed(revision=2)
     assert host.instances["hello-r1-0"].state == RUNNING
+    settled(host, serving(revision=2, kept=[1]))
+    assert host.last_calls == ["hello-r1-0"]
+
+
+def test_an_instance_that_can_not_be_ended_goes_all_the_same(
+    registry: RegistryClient, host: FakeHost, spec: Spec
+) -> None:
+    """Nothing that a sandbox refuses keeps it for ever."""
+    registry.apply(spec())
+    registry.deployed()
+    host.wake("hello-r1-0", instance_pb2.WAKE_CAUSE_PACKET, 1)
+    host.faults["EvictInstance"] += [FailedPrecondition("SANDBOX_FAILED", "no answer")] * 1000
+    registry.apply(spec(memory_limit_mb=256))
+    registry.deployed(revision=2)
     settled(host, serving(revision=2, kept=[1]))

@@ -172,7 +172,7 @@ def test_evictions_under_fire(place: World, workload: instance_pb2.Workload) -> 
     assert place.instance(clone.name).failed_wakes == 0
 
 
-def test_an_idle_connection_is_reset_and_a_slow_one_refuses(
+def test_an_idle_connection_ends_and_a_slow_one_refuses(
     place: World, workload: instance_pb2.Workload
 ) -> None:
     """An eviction ends idle keep-alive connections, and never one that waits for its answer."""
@@ -196,8 +196,7 @@ def test_an_idle_connection_is_reset_and_a_slow_one_refuses(
         idle.sendall(b"GET /keep HTTP/1.1\r\nHost: f\r\n\r\n")
         assert read_answer(idle).startswith(b"HTTP/1.1 200")
         assert evict(place, clone).state == ARMED
-        with pytest.raises(ConnectionResetError):
-            idle.recv(1)
+        assert idle.recv(1) == b""
 
 
 def test_a_late_restore(place: World, workload: instance_pb2.Workload) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -25,12 +26,12 @@ from aetherless_common.errors import (
 from aetherless_registry import names, resources, revisions
 from aetherless_registry.desired import Desired, Step, StepKind
 from aetherless_registry.drains import Drains
-from aetherless_registry.plan import next_step
+from aetherless_registry.plan import drains, next_step
 from aetherless_registry.steps import InterruptedStepError, StepRunner
 from aetherless_registry.store import DEPLOYING, FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from aetherless_registry.catalog import Catalog
     from aetherless_registry.courses import Courses
@@ -160,7 +161,8 @@ class Advancer:
             if record != self._catalog.find(function_id):
                 continue
             desired = self._desired(record) if record else _ghost(function_id)
-            step = next_step(desired, world.observed(function_id))
+            observed = world.observed(function_id)
+            step = next_step(desired, observed)
             with tracing.use(self._courses.of(function_id)):
                 if record and (step is None or step.kind in _SETTLED):
                     self._settle(record)
@@ -171,7 +173,11 @@ class Advancer:
                 if step.kind is StepKind.FORGET:
                     self._catalog.forget(function_id)
                     return
-                if step.kind is not StepKind.MARK_SERVING:
+                if record and step.kind in _SETTLED:
+                    waits = self._drain(record, drains(desired, observed), world)
+                    if step.kind is StepKind.DRAIN_INSTANCE and waits:
+                        raise RetryLaterError(waits, FIRST_RETRY_S)
+                else:
                     self._take(function_id, step, record, world, desired)
 
     def remove_stranger(self, function_id: str) -> None:
@@ -215,9 +221,7 @@ class Advancer:
         if step.kind is StepKind.AWAIT_PORT:
             self._enqueue(world.routes[step.port].function_id)
             raise RetryLaterError(f"port {step.port} is not free yet", FIRST_RETRY_S)
-        if step.kind is StepKind.DRAIN_INSTANCE:
-            self._drain(function_id, step, record, world)
-        elif record and step.revision == desired.target and step.kind in _DEPLOY_STEPS:
+        if record and step.revision == desired.target and step.kind in _DEPLOY_STEPS:
             self._deploy(function_id, step, record, world, desired)
         else:
             self._remove(function_id, step, record, world)
@@ -300,20 +304,27 @@ class Advancer:
             self._drains.forget(names.instance_id(function_id, step.revision))
         log.info("undone", function=function_id, step=step.kind.value, revision=step.revision)
 
-    def _drain(
-        self, function_id: str, step: Step, record: FunctionRecord | None, world: World
-    ) -> None:
-        """Wait until an instance has answered what it was asked, as long as a request may take."""
-        name = names.instance_id(function_id, step.revision)
-        spec = revisions.spec(record, step.revision) if record else None
-        limit = spec.timeout.ToSeconds() + 1 if spec else 0
-        self._drains.begin(name)
+    def _drain(self, record: FunctionRecord, steps: Iterable[Step], world: World) -> str:
+        """Try to drain each replaced instance once; return what one is waited for, if any is."""
+        refused = [self._drain_one(record, step, world) for step in steps]
+        return next((cause for cause in refused if cause), "")
+
+    def _drain_one(self, record: FunctionRecord, step: Step, world: World) -> str:
+        """Try to drain an instance; it is waited for as long as a request may take.
+
+        After that connections which are still in use are ended as gently as can be.
+        """
+        name = names.instance_id(record.function_id, step.revision)
+        timeout = revisions.spec(record, step.revision).timeout.ToSeconds()
+        overdue = self._drains.overdue(name, timeout + 1)
         try:
-            self._runner.run(function_id, step, record, world)
+            self._runner.run(record.function_id, replace(step, last_call=overdue), record, world)
         except AetherlessError as error:
-            if self._drains.go_on(name, limit):
-                raise RetryLaterError(str(error), FIRST_RETRY_S) from error
+            if not overdue:
+                return str(error) or error.reason
             log.warning("not drained", instance=name, error=str(error))
+            self._drains.give_up(name)
+        return ""
 
     def _retry_if_passing(self, function_id: str, error: AetherlessError) -> None:
         """Leave for later what a service that comes back, or that is done, will answer."""

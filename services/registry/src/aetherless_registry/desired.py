@@ -48,6 +48,8 @@ class Step:
     revision: int = 0
     # The port of a step on a route.
     port: int = 0
+    # Of a drain: takes no further request, and ends what is in use still.
+    last_call: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,16 +27,13 @@ class Drains:
         """The instances that are waited for no more."""
         return frozenset(self._given_up)
 
-    def begin(self, instance: str) -> None:
-        """Note that a wait begins, unless it has begun."""
-        self._began.setdefault(instance, self._clock())
+    def overdue(self, instance: str, limit_s: float) -> bool:
+        """Tell whether an instance was waited for ``limit_s`` seconds, from the first time on."""
+        return self._clock() - self._began.setdefault(instance, self._clock()) >= limit_s
 
-    def go_on(self, instance: str, limit_s: float) -> bool:
-        """Tell whether to wait longer; after ``limit_s`` seconds the instance is given up."""
-        if self._clock() - self._began[instance] < limit_s:
-            return True
+    def give_up(self, instance: str) -> None:
+        """Note that an instance is waited for no more."""
         self._given_up.add(instance)
-        return False
 
     def forget(self, instance: str) -> None:
         """Note that an instance is gone, or serves again."""

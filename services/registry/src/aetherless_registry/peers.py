@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.duration_pb2 import Duration
-
 from aetherless.netplane.v1 import (
     endpoint_pb2,
     netplane_service_pb2,
@@ -201,12 +199,18 @@ class Peers:
         request = snapshotter_service_pb2.WakeInstanceRequest(name=name)
         return self._snapshotter.WakeInstance(request).instance
 
-    def evict(self, name: str, patience_s: float = 0) -> instance_pb2.Instance:
-        """End the process tree of a running instance, "instances/{instance}", and arm it again."""
+    def evict(
+        self, name: str, patience_s: float = 0, last_call_s: float = 0
+    ) -> instance_pb2.Instance:
+        """End the process tree of a running instance, "instances/{instance}", and arm it again.
+
+        With a last call it is not refused: what was taken may be answered that long.
+        """
         request = snapshotter_service_pb2.EvictInstanceRequest(name=name)
         if patience_s:
-            request.patience.CopyFrom(Duration(nanos=round(patience_s * 1e9) % 10**9))
-            request.patience.seconds = int(patience_s)
+            request.patience.FromMilliseconds(round(patience_s * 1000))
+        if last_call_s:
+            request.last_call.FromMilliseconds(round(last_call_s * 1000))
         return self._snapshotter.EvictInstance(request).instance
 
     def delete_instance(self, name: str) -> None:

@@ -21,6 +21,12 @@ def next_step(desired: Desired, observed: Observed) -> Step | None:
     return next(_steps(desired, observed), None)
 
 
+def drains(desired: Desired, observed: Observed) -> list[Step]:
+    """Return a wait for each revision that is replaced and answers still."""
+    others = sorted(observed.revisions() - {desired.target, desired.serving_revision})
+    return [step for revision in others for step in _drain(desired, observed, revision)]
+
+
 def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
     """Yield what is to be done, by urgency; only the first is sure."""
     if desired.deleting or not desired.target:
@@ -33,7 +39,7 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
     yield from _lead_back(desired, observed)
     yield from _delete_routes(desired, observed, keep={desired.target_port, desired.serving_port})
     others = sorted(observed.revisions() - {desired.target, desired.serving_revision})
-    draining = [revision for revision in others if any(_drain(desired, observed, revision))]
+    draining = [step.revision for step in drains(desired, observed)]
     for revision in others:
         if revision not in draining:
             yield from _remove(desired, observed, revision)

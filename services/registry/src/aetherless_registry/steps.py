@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from aetherless_registry.store import FunctionRecord
 
 # Short: while it lasts nothing else is done for the function. It is asked again and again.
-DRAIN_PATIENCE_S = 0.05
+DRAIN_PATIENCE_S = 0.01
+# How long requests that were taken by then may go on when connections in use are ended.
+LAST_CALL_S = 1.0
 _GONE = frozenset({"INSTANCE_NOT_FOUND", "SNAPSHOT_NOT_FOUND", "ROUTE_NOT_FOUND"})
 _PHASES = {
     snapshot_pb2.PHASE_STATE_STARTED: function_pb2.PROGRESS_STATE_STARTED,
@@ -202,7 +204,8 @@ class StepRunner:
         _gone_is_fine(lambda: self._peers.delete_route(job.step.port))
 
     def _drain_instance(self, job: _Job) -> None:
-        self._peers.evict(names.INSTANCES + job.instance, DRAIN_PATIENCE_S)
+        last_call = LAST_CALL_S if job.step.last_call else 0
+        self._peers.evict(names.INSTANCES + job.instance, DRAIN_PATIENCE_S, last_call)
 
     def _detach_instance(self, job: _Job) -> None:
         self._peers.detach_endpoint(job.instance)

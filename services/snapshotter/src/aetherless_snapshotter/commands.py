@@ -64,18 +64,25 @@ def wake(instance: Instance, sandbox: Sandbox) -> None:
     _settle(instance, lambda: instance.state != RESTORING)
 
 
-def evict(instance: Instance, sandbox: Sandbox, patience: float) -> None:
+def evict(instance: Instance, sandbox: Sandbox, patience: float, last_call: float = 0.0) -> None:
     """End the restored tree and arm again, once nothing is in flight.
 
+    Args:
+        instance: the instance.
+        sandbox: its sandbox.
+        patience: how long to wait for that, in seconds.
+        last_call: how long after that what was taken may still be answered, in seconds, while
+            nothing more is taken; with zero it goes on instead.
+
     Raises:
-        AetherlessError: REQUEST_IN_FLIGHT after ``patience`` seconds, INVALID_STATE_TRANSITION
-            or SANDBOX_FAILED.
+        AetherlessError: REQUEST_IN_FLIGHT when the time is over, INVALID_STATE_TRANSITION or
+            SANDBOX_FAILED.
     """
     until = time.monotonic() + patience
     _settle(instance, lambda: instance.state != RESTORING, patience)
     _require(instance, "ARMED", ARMED, RUNNING)
     with _typed(instance, "ARMED"):
-        _evict(sandbox, until)
+        _evict(sandbox, until, round(last_call * 1000))
     _settle(instance, lambda: instance.state != RUNNING)
 
 
@@ -102,17 +109,16 @@ def _typed(instance: Instance, target: str) -> Iterator[None]:
         raise errors.sandbox_failed(instance.instance_id, error.detail) from error
 
 
-def _evict(sandbox: Sandbox, until: float) -> None:
-    """Evict as soon as nothing is in flight; the last refusal counts when the time is over."""
+def _evict(sandbox: Sandbox, until: float, last_call_ms: int) -> None:
+    """Evict as soon as nothing is in flight; the last try counts when the time is over."""
     while True:
+        last = time.monotonic() + _RETRY_SECONDS >= until
         try:
-            sandbox.evict()
+            return sandbox.evict(last_call_ms if last else 0)
         except InFlightError:
-            if time.monotonic() + _RETRY_SECONDS >= until:
+            if last:
                 raise
             time.sleep(_RETRY_SECONDS)
-        else:
-            return
 
 
 def _settle(

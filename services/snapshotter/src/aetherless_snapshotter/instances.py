@@ -204,16 +204,15 @@ class Instances:
             commands.wake(instance, live.sandbox)
             return instance
 
-    def evict(self, instance_id: str, patience: float) -> Instance:
-        """End the restored tree and arm again, once nothing is in flight.
+    def evict(self, instance_id: str, patience: float, last_call: float = 0.0) -> Instance:
+        """End the restored tree and arm again; ``commands.evict`` says when.
 
         Raises:
-            AetherlessError: REQUEST_IN_FLIGHT after ``patience`` seconds,
-                INVALID_STATE_TRANSITION.
+            AetherlessError: REQUEST_IN_FLIGHT, INVALID_STATE_TRANSITION.
         """
         with self._table.working_on(instance_id) as live:
             instance = live.instance
-            commands.evict(instance, live.sandbox, patience)
+            commands.evict(instance, live.sandbox, patience, last_call)
             return instance
 
     def delete(self, instance_id: str) -> None:

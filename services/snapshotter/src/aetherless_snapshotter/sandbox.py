@@ -310,13 +310,16 @@ class Sandbox:
             return None
         return self.wakes_since(answer.number("sequence") - 1)[0]
 
-    def evict(self) -> None:
+    def evict(self, last_call_ms: int = 0) -> None:
         """End the running tree and arm again; returns when the sandbox is armed. Idempotent.
+
+        With a last call it takes no further request, answers what it took, and is not refused.
 
         Raises:
             InFlightError: a request is in flight; the tree goes on running.
         """
-        self._control.ask("evict", timeout=_CLEARING_SECONDS)
+        line = write_line("evict", hold_ms=last_call_ms)
+        self._control.ask(line, timeout=_CLEARING_SECONDS + last_call_ms / 1000)
 
     def kill_tree(self) -> None:
         """End all processes of the tree (a golden's, or one restored on trial), and what it wrote.

@@ -32,6 +32,7 @@ _ROOT = re.compile(
     r"roots/(?P<function>[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99})/(?P<revision>[1-9][0-9]*)\Z"
 )
 _PATIENCE_SECONDS = 5.0
+_LONGEST_LAST_CALL_SECONDS = 10.0
 _LOG_LINES = 100
 
 
@@ -179,10 +180,14 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
     ) -> pb.EvictInstanceResponse:
         """End the tree of a running instance and arm it again."""
         patience = request.patience.ToNanoseconds() / 1e9 or _PATIENCE_SECONDS
+        last_call = request.last_call.ToNanoseconds() / 1e9
         if patience < 0:
             raise errors.invalid_argument("patience", "must not be negative")
+        if not 0 <= last_call <= _LONGEST_LAST_CALL_SECONDS:
+            problem = f"must be 0 to {_LONGEST_LAST_CALL_SECONDS:.0f} s"
+            raise errors.invalid_argument("last_call", problem)
         instance_id = _id_of("name", request.name, "instances")
-        instance = self._instances.evict(instance_id, patience)
+        instance = self._instances.evict(instance_id, patience, last_call)
         return pb.EvictInstanceResponse(instance=self._instances.message(instance))
 
     def DeleteInstance(

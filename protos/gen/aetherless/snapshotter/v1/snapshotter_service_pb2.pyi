@@ -672,21 +672,27 @@ class EvictInstanceRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     PATIENCE_FIELD_NUMBER: _builtins.int
+    LAST_CALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The instance, "instances/{instance}"."""
     @_builtins.property
     def patience(self) -> _duration_pb2.Duration:
         """How long to wait until nothing is in flight; zero means 5 seconds."""
 
+    @_builtins.property
+    def last_call(self) -> _duration_pb2.Duration:
+        """When set, the eviction is not refused after that: no further request is taken, what was taken is answered for at most so long, and then the connections end. A request that is not answered was not worked on, unless it took longer."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         patience: _duration_pb2.Duration | None = ...,
+        last_call: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["patience", b"patience"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_call", b"last_call", "patience", b"patience"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "patience", b"patience"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_call", b"last_call", "name", b"name", "patience", b"patience"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
