@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a deploy adds to the handler's own start and warm-up."""
+"""What a deploy adds to the handler's own start and warm-up, and how fast a rollback is."""
 
 from __future__ import annotations
 
@@ -40,28 +40,53 @@ def redeploy_ms(mesh: Orchestrator, function: str, number: int) -> float:
     began = time.monotonic()
     request = registry_service_pb2.ApplyConfigRequest(functions=[spec])
     declared = registry.ApplyConfig(request, timeout=RPC_TIMEOUT_S).functions[0]
+    wait_serving(mesh, function, declared.revision)
+    return (time.monotonic() - began) * 1000
+
+
+def rollback_ms(mesh: Orchestrator, function: str) -> float:
+    """Go back to the revision that served before; return the time until it serves."""
+    registry = mesh.contracts.stub("registry")
+    began = time.monotonic()
+    request = registry_service_pb2.RollbackFunctionRequest(name=f"functions/{function}")
+    declared = registry.RollbackFunction(request, timeout=RPC_TIMEOUT_S).function
+    wait_serving(mesh, function, declared.revision)
+    return (time.monotonic() - began) * 1000
+
+
+def wait_serving(mesh: Orchestrator, function: str, revision: int) -> None:
+    """Return when a revision serves.
+
+    Raises:
+        RuntimeError: its deploy failed.
+    """
 
     def ended() -> bool:
         now = mesh.contracts.function(function)
         if now.deploy_state == function_pb2.DEPLOY_STATE_FAILED:
             raise RuntimeError(f"{function}: {now.deploy_error.message}")
-        return bool(now.serving_revision == declared.revision)
+        return bool(now.serving_revision == revision)
 
-    wait_until(ended, f"{function} serves its new revision", 120)
-    return (time.monotonic() - began) * 1000
+    wait_until(ended, f"{function} serves revision {revision}", 120)
+
+
+def wait_alone(mesh: Orchestrator, function: str) -> None:
+    """Return when no replaced revision has an instance any more."""
+    wait_until(lambda: len(mesh.contracts.instances(function)) == 1, "the old one is gone")
 
 
 def measure(program: Program, deploys: int) -> dict[str, Any]:
-    """Deploy a program anew a number of times."""
-    totals, owns = [], []
+    """Deploy a program anew a number of times, then go back and forth as often."""
+    totals, owns, rollbacks = [], [], []
     with Orchestrator([program.function()]) as mesh:
         mesh.up()
         for number in range(deploys):
             totals.append(redeploy_ms(mesh, program.id, number))
-            wait_until(
-                lambda: len(mesh.contracts.instances(program.id)) == 1, "the old one is gone"
-            )
+            wait_alone(mesh, program.id)
             owns.append(own_ms(mesh, program.id))
+        for _ in range(deploys):
+            rollbacks.append(rollback_ms(mesh, program.id))
+            wait_alone(mesh, program.id)
     added = [total - own for total, own in zip(totals, owns, strict=True)]
-    series = {"total": totals, "own": owns, "added": added}
+    series = {"total": totals, "own": owns, "added": added, "rollback": rollbacks}
     return {name: asdict(Summary.of(values)) for name, values in series.items()}

@@ -85,6 +85,8 @@ def promises(results: dict[str, Any]) -> Iterator[Promise]:
     for identity, found in results["deploys"].items():
         added, name = found["added"], f"deploy beyond the handler's own start, {identity}"
         yield Promise(name, added["p50"], 600, "ms", DEPLOYS, spread_of(added))
+        back, name = found["rollback"], f"rollback to the revision before, {identity}"
+        yield Promise(name, back["p50"], 250, "ms", DEPLOYS, spread_of(back))
     armed = results["memory"]["armed_charged"] / MEGABYTE
     yield Promise("armed sandbox, charged to its cgroup", armed, 1.5, "MiB", MEMORY)
     for command, limit in (("--help", 100), ("list", 250)):

@@ -142,12 +142,14 @@ def deploy_table(deploys: dict[str, Any]) -> list[str]:
             found["total"]["count"],
             *(rounded(found[k]["p50"]) for k in ("total", "own", "added")),
             rounded(found["added"]["maximum"]),
+            *(rounded(found["rollback"][k]) for k in ("p50", "maximum")),
         )
         for identity, found in deploys.items()
     ]
-    heads = ("n", "deploy", "of which the handler's own start and warm-up", "added", "added, max")
+    own = "of which the handler's own start and warm-up"
+    heads = ("n", "deploy", own, "added", "added, max", "rollback", "rollback, max")
     return [
-        "Deploys of a changed revision, from the declaration to the switch, in milliseconds.",
+        "Deploys of a changed revision, and rollbacks: from call to switch, in milliseconds.",
         "",
         *table_of(rows, "", *heads),
     ]

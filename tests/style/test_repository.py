@@ -21,7 +21,7 @@ SOURCE_KINDS = {".py", ".pyi", ".c", ".h", ".sh", ".proto", ".toml", ".mk", ".se
 SOURCE_NAMES = {"Makefile", "run", "buf.yaml", ".clang-format", ".editorconfig"}
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
-LARGEST_INIT = 3200  # launch, protocol and CRIU's answers included; pid 1 alone is about 2,000
+LARGEST_INIT = 3350  # launch, protocol and CRIU's answers included; pid 1 alone is about 2,100
 # Written with a character class each, so that this file does not match itself.
 MACHINE_WORDS = re.compile(
     r"(?<![\w.$})/-])/(?:wor[k]|far[m])/|/opt/wheel[s]|/root/\.pyen[v]|/tmp/brie[f]"

@@ -49,7 +49,7 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
     found |= {"plain-new": [round_of], "trigger-new": [ours]}
     host = dict.fromkeys(("date", "processors", "model", "memory_gib", "kernel"), "x")
     host |= dict.fromkeys(("criu", "python", "commit"), "x")
-    deploy = dict.fromkeys(("total", "own", "added"), asdict(Summary.of([90.0])))
+    deploy = dict.fromkeys(("total", "own", "added", "rollback"), asdict(Summary.of([90.0])))
     return {
         "host": host,
         "wakes": {"hello": hello},
