@@ -250,6 +250,13 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
                 raise _state_error(instance, "RUNNING")
             return snapshotter_service_pb2.WakeInstanceResponse(instance=instance)
 
+    def TouchInstance(self, request: Any, _: Any) -> Any:
+        """Note that an instance is in use; nothing here is evicted by itself."""
+        self.host.begin("TouchInstance")
+        with self.host.lock:
+            self.host.find(request.name)
+        return snapshotter_service_pb2.TouchInstanceResponse()
+
     def EvictInstance(self, request: Any, _: Any) -> Any:
         """Arm a running instance again."""
         self.host.begin("EvictInstance")

@@ -159,6 +159,26 @@ IPC = {
     "CHANNEL_NOT_FOUND": ("NOT_FOUND", "list the channels: IpcService.ListChannels"),
     "CHANNEL_EXISTS": ("ALREADY_EXISTS", "delete the channel first, or use another id"),
     "REGION_INVALID": ("FAILED_PRECONDITION", "the kernel's errno is in the message"),
+    "INVOCATION_TIMEOUT": ("DEADLINE_EXCEEDED", "allow more time, or see the function's log"),
+    "RING_FULL": (
+        "RESOURCE_EXHAUSTED",
+        "call again later, wait for room (wait_for_room), or raise shm_buffer_size",
+    ),
+    "PAYLOAD_TOO_LARGE": ("INVALID_ARGUMENT", "send less at once, or raise shm_buffer_size"),
+    "HANDLER_FAILED": ("FAILED_PRECONDITION", "the message is the handler's own"),
+    "METHOD_NOT_FOUND": ("NOT_FOUND", "call a method that the handler serves"),
+    "RING_CORRUPT": ("DATA_LOSS", "the function wrote what it may not; see its log"),
+    "PEER_GONE": ("UNAVAILABLE", "call again when the function is deployed"),
+    "CALL_NOT_ALLOWED": ("FAILED_PRECONDITION", "name the function in the caller's may_call"),
+    "CALLS_IN_FLIGHT": ("FAILED_PRECONDITION", "try again when the calls are answered"),
+    "CHANNEL_NOT_READY": (
+        "FAILED_PRECONDITION",
+        "wait until the function is deployed; aetherctl describe shows where it stands",
+    ),
+    "PIPELINE_NOT_FOUND": ("NOT_FOUND", "aetherctl pipeline list shows the pipelines there are"),
+    "PIPELINE_EXISTS": ("ALREADY_EXISTS", "delete the pipeline first, or use another id"),
+    "STAGE_FAILED": ("FAILED_PRECONDITION", "the message is the handler's own"),
+    "STAGE_LOST": ("UNAVAILABLE", "run it again if it may be worked on twice"),
 }
 CLI = {
     "INTERNAL": ("INTERNAL", "run it again with -v for the details, and report it"),

@@ -61,7 +61,7 @@ class Snapshotter:
             settings.state_dir / "host-check.json",
             lambda: hosttrial.attempt(builder),
         )
-        self._servicer = SnapshotterServicer(
+        self._servicer = SnapshotterServicer(  # type: ignore[abstract]  # gRPC answers UNIMPLEMENTED
             instances, builder.store, builder.roots, builder.logs, checks
         )
         threading.Thread(

@@ -23,16 +23,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x65therless/ipc/v1/channel.proto\x12\x11\x61\x65therless.ipc.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x01\n\x07\x43hannel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x19\n\x11\x62uffer_size_bytes\x18\x03 \x01(\x03\x12\x19\n\x11region_size_bytes\x18\x04 \x01(\x03\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x10\n\x08\x61ttached\x18\x06 \x01(\x08\x12\x13\n\x0bsocket_path\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61\x65therless/ipc/v1/channel.proto\x12\x11\x61\x65therless.ipc.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n\x07\x43hannel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x19\n\x11\x62uffer_size_bytes\x18\x03 \x01(\x03\x12\x19\n\x11region_size_bytes\x18\x04 \x01(\x03\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x10\n\x08\x61ttached\x18\x06 \x01(\x08\x12\x13\n\x0bsocket_path\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08instance\x18\t \x01(\t\x12*\n\x07timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08may_call\x18\x0b \x03(\t\x12\x30\n\nadmissions\x18\x0c \x03(\x0b\x32\x1c.aetherless.ipc.v1.Admission\x12.\n\x05stats\x18\r \x01(\x0b\x32\x1f.aetherless.ipc.v1.ChannelStats\"u\n\tAdmission\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12\x13\n\x0bsocket_path\x18\x03 \x01(\t\x12\x10\n\x08\x61ttached\x18\x04 \x01(\x08\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12\x0b\n\x03pid\x18\x06 \x01(\x05\"\x8e\x02\n\x0c\x43hannelStats\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x11\n\tsucceeded\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x11\n\ttimed_out\x18\x04 \x01(\x03\x12\x11\n\tcancelled\x18\x05 \x01(\x03\x12\x13\n\x0bredelivered\x18\x06 \x01(\x03\x12\x17\n\x0f\x64ropped_answers\x18\x07 \x01(\x03\x12\x11\n\tin_flight\x18\x08 \x01(\x03\x12\x0f\n\x07waiting\x18\t \x01(\x03\x12\x15\n\rrequest_bytes\x18\n \x01(\x03\x12\x16\n\x0eresponse_bytes\x18\x0b \x01(\x03\x12\x12\n\ncalls_made\x18\x0c \x01(\x03\x12\x11\n\tcorrupted\x18\r \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetherless.ipc.v1.channel_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANNEL']._serialized_start=88
-  _globals['_CHANNEL']._serialized_end=294
+  _globals['_CHANNEL']._serialized_start=120
+  _globals['_CHANNEL']._serialized_end=504
+  _globals['_ADMISSION']._serialized_start=506
+  _globals['_ADMISSION']._serialized_end=623
+  _globals['_CHANNELSTATS']._serialized_start=626
+  _globals['_CHANNELSTATS']._serialized_end=896
 # @@protoc_insertion_point(module_scope)

@@ -4,9 +4,12 @@
 isort:skip_file
 SPDX-License-Identifier: Apache-2.0"""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Channel(_message.Message):
-    """A pair of rings in one region of shared memory."""
+    """How calls reach one function: through a pair of rings in a region of shared memory, one region for each instance that is attached."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,23 +35,46 @@ class Channel(_message.Message):
     ATTACHED_FIELD_NUMBER: _builtins.int
     SOCKET_PATH_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAY_CALL_FIELD_NUMBER: _builtins.int
+    ADMISSIONS_FIELD_NUMBER: _builtins.int
+    STATS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The channel's resource name, "channels/{channel}"."""
     function_id: _builtins.str
-    """The function that may attach, known by its control group."""
+    """The function whose instances may attach, known by their control groups."""
     buffer_size_bytes: _builtins.int
     """The size of each direction's ring, in bytes; a power of two. Zero takes the orchestrator's shm_buffer_size."""
     region_size_bytes: _builtins.int
     """The region's size, in bytes. Output only."""
     generation: _builtins.int
-    """Counts the region's attachments. Output only."""
+    """Counts the attachments of all instances. Output only."""
     attached: _builtins.bool
-    """Whether a peer is attached. Output only."""
+    """Whether a process of the instance that calls go to is attached. Output only."""
     socket_path: _builtins.str
-    """The path of the side socket that hands out the descriptors. Output only."""
+    """The path of the side socket of the instance that calls go to; empty while that is not admitted. Output only."""
+    instance: _builtins.str
+    """The instance that calls go to, "instances/{instance}"; empty while there is none."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the channel was made. Output only."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long a call may take whose caller names no time; zero takes 30 seconds."""
+
+    @_builtins.property
+    def may_call(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the functions that the function may call through its channel."""
+
+    @_builtins.property
+    def admissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Admission]:
+        """The instances that may attach. Output only."""
+
+    @_builtins.property
+    def stats(self) -> Global___ChannelStats:
+        """What went through the channel since the service started. Output only."""
 
     def __init__(
         self,
@@ -61,11 +87,128 @@ class Channel(_message.Message):
         attached: _builtins.bool = ...,
         socket_path: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        instance: _builtins.str = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        may_call: _abc.Iterable[_builtins.str] | None = ...,
+        admissions: _abc.Iterable[Global___Admission] | None = ...,
+        stats: Global___ChannelStats | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "stats", b"stats", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "buffer_size_bytes", b"buffer_size_bytes", "create_time", b"create_time", "function_id", b"function_id", "generation", b"generation", "name", b"name", "region_size_bytes", b"region_size_bytes", "socket_path", b"socket_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admissions", b"admissions", "attached", b"attached", "buffer_size_bytes", b"buffer_size_bytes", "create_time", b"create_time", "function_id", b"function_id", "generation", b"generation", "instance", b"instance", "may_call", b"may_call", "name", b"name", "region_size_bytes", b"region_size_bytes", "socket_path", b"socket_path", "stats", b"stats", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Channel: _TypeAlias = Channel  # noqa: Y015
+
+@_typing.final
+class Admission(_message.Message):
+    """An instance that may attach."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
+    SOCKET_PATH_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """The instance, "instances/{instance}"."""
+    folder: _builtins.str
+    """The folder on this host that holds its side socket."""
+    socket_path: _builtins.str
+    """The path of the side socket that hands out the descriptors."""
+    attached: _builtins.bool
+    """Whether a process of it is attached."""
+    generation: _builtins.int
+    """The number of its newest attachment; zero before the first."""
+    pid: _builtins.int
+    """The process id on this host of the process that is attached; zero while none is."""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        folder: _builtins.str = ...,
+        socket_path: _builtins.str = ...,
+        attached: _builtins.bool = ...,
+        generation: _builtins.int = ...,
+        pid: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "folder", b"folder", "generation", b"generation", "instance", b"instance", "pid", b"pid", "socket_path", b"socket_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Admission: _TypeAlias = Admission  # noqa: Y015
+
+@_typing.final
+class ChannelStats(_message.Message):
+    """Counts what went through a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    REDELIVERED_FIELD_NUMBER: _builtins.int
+    DROPPED_ANSWERS_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    REQUEST_BYTES_FIELD_NUMBER: _builtins.int
+    RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
+    CALLS_MADE_FIELD_NUMBER: _builtins.int
+    CORRUPTED_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    """Calls of the function that were taken on."""
+    succeeded: _builtins.int
+    """Calls that ended with the handler's result."""
+    failed: _builtins.int
+    """Calls that ended with an error."""
+    timed_out: _builtins.int
+    """Calls whose deadline passed; counted as failed too."""
+    cancelled: _builtins.int
+    """Calls that their callers gave up."""
+    redelivered: _builtins.int
+    """Deliveries after the first, since the attachment before ended without an answer."""
+    dropped_answers: _builtins.int
+    """Answers that nobody waited for, or that no call ever asked for."""
+    in_flight: _builtins.int
+    """Calls that were delivered and are not answered."""
+    waiting: _builtins.int
+    """Calls that wait for an attachment or for room."""
+    request_bytes: _builtins.int
+    """Bytes of data of the calls."""
+    response_bytes: _builtins.int
+    """Bytes of data of the results."""
+    calls_made: _builtins.int
+    """Calls that the function made of others."""
+    corrupted: _builtins.int
+    """Attachments that ended because their ring was damaged."""
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        timed_out: _builtins.int = ...,
+        cancelled: _builtins.int = ...,
+        redelivered: _builtins.int = ...,
+        dropped_answers: _builtins.int = ...,
+        in_flight: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        request_bytes: _builtins.int = ...,
+        response_bytes: _builtins.int = ...,
+        calls_made: _builtins.int = ...,
+        corrupted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "calls_made", b"calls_made", "cancelled", b"cancelled", "corrupted", b"corrupted", "dropped_answers", b"dropped_answers", "failed", b"failed", "in_flight", b"in_flight", "redelivered", b"redelivered", "request_bytes", b"request_bytes", "response_bytes", b"response_bytes", "succeeded", b"succeeded", "timed_out", b"timed_out", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelStats: _TypeAlias = ChannelStats  # noqa: Y015

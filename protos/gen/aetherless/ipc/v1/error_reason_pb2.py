@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$aetherless/ipc/v1/error_reason.proto\x12\x11\x61\x65therless.ipc.v1*\xcf\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x01\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x02\x12\"\n\x1e\x45RROR_REASON_CHANNEL_NOT_FOUND\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_CHANNEL_EXISTS\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_REGION_INVALID\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$aetherless/ipc/v1/error_reason.proto\x12\x11\x61\x65therless.ipc.v1*\x9f\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x01\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x02\x12\"\n\x1e\x45RROR_REASON_CHANNEL_NOT_FOUND\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_CHANNEL_EXISTS\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_REGION_INVALID\x10\x05\x12#\n\x1f\x45RROR_REASON_INVOCATION_TIMEOUT\x10\x06\x12\x1a\n\x16\x45RROR_REASON_RING_FULL\x10\x07\x12\"\n\x1e\x45RROR_REASON_PAYLOAD_TOO_LARGE\x10\x08\x12\x1f\n\x1b\x45RROR_REASON_HANDLER_FAILED\x10\t\x12!\n\x1d\x45RROR_REASON_METHOD_NOT_FOUND\x10\n\x12\x1d\n\x19\x45RROR_REASON_RING_CORRUPT\x10\x0b\x12\x1a\n\x16\x45RROR_REASON_PEER_GONE\x10\x0c\x12!\n\x1d\x45RROR_REASON_CALL_NOT_ALLOWED\x10\r\x12 \n\x1c\x45RROR_REASON_CALLS_IN_FLIGHT\x10\x0e\x12\"\n\x1e\x45RROR_REASON_CHANNEL_NOT_READY\x10\x0f\x12#\n\x1f\x45RROR_REASON_PIPELINE_NOT_FOUND\x10\x10\x12 \n\x1c\x45RROR_REASON_PIPELINE_EXISTS\x10\x11\x12\x1d\n\x19\x45RROR_REASON_STAGE_FAILED\x10\x12\x12\x1b\n\x17\x45RROR_REASON_STAGE_LOST\x10\x13\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetherless.ipc.v1.error_rea
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=60
-  _globals['_ERRORREASON']._serialized_end=267
+  _globals['_ERRORREASON']._serialized_end=731
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,34 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: a channel of that id exists with other properties. Metadata: channel."""
     ERROR_REASON_REGION_INVALID: _ErrorReason.ValueType  # 5
     """FAILED_PRECONDITION: the region could not be made or sealed. Metadata: channel, errno."""
+    ERROR_REASON_INVOCATION_TIMEOUT: _ErrorReason.ValueType  # 6
+    """DEADLINE_EXCEEDED: the call was not answered in time. Metadata: function (or pipeline), timeoutMs, attempts."""
+    ERROR_REASON_RING_FULL: _ErrorReason.ValueType  # 7
+    """RESOURCE_EXHAUSTED: the ring to the function has no room. Metadata: function, bytes."""
+    ERROR_REASON_PAYLOAD_TOO_LARGE: _ErrorReason.ValueType  # 8
+    """INVALID_ARGUMENT: the data does not fit into a record of the ring. Metadata: function, bytes, limit."""
+    ERROR_REASON_HANDLER_FAILED: _ErrorReason.ValueType  # 9
+    """FAILED_PRECONDITION: the handler failed; the message is its own. Metadata: function, handlerMessage."""
+    ERROR_REASON_METHOD_NOT_FOUND: _ErrorReason.ValueType  # 10
+    """NOT_FOUND: the handler has no such method. Metadata: function, method."""
+    ERROR_REASON_RING_CORRUPT: _ErrorReason.ValueType  # 11
+    """DATA_LOSS: the ring was damaged each time that the call was delivered. Metadata: function, instance, attempts."""
+    ERROR_REASON_PEER_GONE: _ErrorReason.ValueType  # 12
+    """UNAVAILABLE: the channel ended while the call was under way. Metadata: function."""
+    ERROR_REASON_CALL_NOT_ALLOWED: _ErrorReason.ValueType  # 13
+    """FAILED_PRECONDITION: the calling function's may_call does not name the function. Metadata: caller, function."""
+    ERROR_REASON_CALLS_IN_FLIGHT: _ErrorReason.ValueType  # 14
+    """FAILED_PRECONDITION: calls were not answered while a detach waited for them. Metadata: channel, instance, calls."""
+    ERROR_REASON_CHANNEL_NOT_READY: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: the function has no instance that calls could go to. Metadata: function."""
+    ERROR_REASON_PIPELINE_NOT_FOUND: _ErrorReason.ValueType  # 16
+    """NOT_FOUND: no such pipeline. Metadata: pipeline."""
+    ERROR_REASON_PIPELINE_EXISTS: _ErrorReason.ValueType  # 17
+    """ALREADY_EXISTS: a pipeline of that id exists with other properties. Metadata: pipeline."""
+    ERROR_REASON_STAGE_FAILED: _ErrorReason.ValueType  # 18
+    """FAILED_PRECONDITION: a stage's handler failed; the message is its own. Metadata: pipeline, stage, handlerMessage."""
+    ERROR_REASON_STAGE_LOST: _ErrorReason.ValueType  # 19
+    """UNAVAILABLE: the stage that had the run's record died, and the pipeline delivers at most once. Metadata: pipeline, stage."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in google.rpc.ErrorInfo of domain "ipc.aetherless"; the wire string has no prefix."""
@@ -51,4 +79,32 @@ ERROR_REASON_CHANNEL_EXISTS: ErrorReason.ValueType  # 4
 """ALREADY_EXISTS: a channel of that id exists with other properties. Metadata: channel."""
 ERROR_REASON_REGION_INVALID: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION: the region could not be made or sealed. Metadata: channel, errno."""
+ERROR_REASON_INVOCATION_TIMEOUT: ErrorReason.ValueType  # 6
+"""DEADLINE_EXCEEDED: the call was not answered in time. Metadata: function (or pipeline), timeoutMs, attempts."""
+ERROR_REASON_RING_FULL: ErrorReason.ValueType  # 7
+"""RESOURCE_EXHAUSTED: the ring to the function has no room. Metadata: function, bytes."""
+ERROR_REASON_PAYLOAD_TOO_LARGE: ErrorReason.ValueType  # 8
+"""INVALID_ARGUMENT: the data does not fit into a record of the ring. Metadata: function, bytes, limit."""
+ERROR_REASON_HANDLER_FAILED: ErrorReason.ValueType  # 9
+"""FAILED_PRECONDITION: the handler failed; the message is its own. Metadata: function, handlerMessage."""
+ERROR_REASON_METHOD_NOT_FOUND: ErrorReason.ValueType  # 10
+"""NOT_FOUND: the handler has no such method. Metadata: function, method."""
+ERROR_REASON_RING_CORRUPT: ErrorReason.ValueType  # 11
+"""DATA_LOSS: the ring was damaged each time that the call was delivered. Metadata: function, instance, attempts."""
+ERROR_REASON_PEER_GONE: ErrorReason.ValueType  # 12
+"""UNAVAILABLE: the channel ended while the call was under way. Metadata: function."""
+ERROR_REASON_CALL_NOT_ALLOWED: ErrorReason.ValueType  # 13
+"""FAILED_PRECONDITION: the calling function's may_call does not name the function. Metadata: caller, function."""
+ERROR_REASON_CALLS_IN_FLIGHT: ErrorReason.ValueType  # 14
+"""FAILED_PRECONDITION: calls were not answered while a detach waited for them. Metadata: channel, instance, calls."""
+ERROR_REASON_CHANNEL_NOT_READY: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: the function has no instance that calls could go to. Metadata: function."""
+ERROR_REASON_PIPELINE_NOT_FOUND: ErrorReason.ValueType  # 16
+"""NOT_FOUND: no such pipeline. Metadata: pipeline."""
+ERROR_REASON_PIPELINE_EXISTS: ErrorReason.ValueType  # 17
+"""ALREADY_EXISTS: a pipeline of that id exists with other properties. Metadata: pipeline."""
+ERROR_REASON_STAGE_FAILED: ErrorReason.ValueType  # 18
+"""FAILED_PRECONDITION: a stage's handler failed; the message is its own. Metadata: pipeline, stage, handlerMessage."""
+ERROR_REASON_STAGE_LOST: ErrorReason.ValueType  # 19
+"""UNAVAILABLE: the stage that had the run's record died, and the pipeline delivers at most once. Metadata: pipeline, stage."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

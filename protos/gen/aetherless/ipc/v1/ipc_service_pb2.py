@@ -24,31 +24,75 @@ _sym_db = _symbol_database.Default()
 
 
 from aetherless.ipc.v1 import channel_pb2 as aetherless_dot_ipc_dot_v1_dot_channel__pb2
+from aetherless.ipc.v1 import pipeline_pb2 as aetherless_dot_ipc_dot_v1_dot_pipeline__pb2
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#aetherless/ipc/v1/ipc_service.proto\x12\x11\x61\x65therless.ipc.v1\x1a\x1f\x61\x65therless/ipc/v1/channel.proto\"W\n\x14\x43reateChannelRequest\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12+\n\x07\x63hannel\x18\x02 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"D\n\x15\x43reateChannelResponse\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"!\n\x11GetChannelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x12GetChannelResponse\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"<\n\x13ListChannelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListChannelsResponse\x12,\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x1a.aetherless.ipc.v1.Channel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteChannelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteChannelResponse2\x90\x03\n\nIpcService\x12\x62\n\rCreateChannel\x12\'.aetherless.ipc.v1.CreateChannelRequest\x1a(.aetherless.ipc.v1.CreateChannelResponse\x12Y\n\nGetChannel\x12$.aetherless.ipc.v1.GetChannelRequest\x1a%.aetherless.ipc.v1.GetChannelResponse\x12_\n\x0cListChannels\x12&.aetherless.ipc.v1.ListChannelsRequest\x1a\'.aetherless.ipc.v1.ListChannelsResponse\x12\x62\n\rDeleteChannel\x12\'.aetherless.ipc.v1.DeleteChannelRequest\x1a(.aetherless.ipc.v1.DeleteChannelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#aetherless/ipc/v1/ipc_service.proto\x12\x11\x61\x65therless.ipc.v1\x1a\x1f\x61\x65therless/ipc/v1/channel.proto\x1a aetherless/ipc/v1/pipeline.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"W\n\x14\x43reateChannelRequest\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12+\n\x07\x63hannel\x18\x02 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"D\n\x15\x43reateChannelResponse\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"!\n\x11GetChannelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x12GetChannelResponse\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"<\n\x13ListChannelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListChannelsResponse\x12,\n\x08\x63hannels\x18\x01 \x03(\x0b\x32\x1a.aetherless.ipc.v1.Channel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteChannelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteChannelResponse\"t\n\x14UpdateChannelRequest\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"D\n\x15UpdateChannelResponse\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"I\n\x14\x41\x64mitInstanceRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x0e\n\x06\x66older\x18\x03 \x01(\t\"D\n\x15\x41\x64mitInstanceResponse\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"{\n\x15\x44\x65tachInstanceRequest\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x30\n\rdrain_timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"E\n\x16\x44\x65tachInstanceResponse\x12+\n\x07\x63hannel\x18\x01 \x01(\x0b\x32\x1a.aetherless.ipc.v1.Channel\"\xa2\x01\n\rInvokeRequest\x12\x12\n\x08\x66unction\x18\x01 \x01(\tH\x00\x12\x12\n\x08pipeline\x18\x02 \x01(\tH\x00\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rwait_for_room\x18\x06 \x01(\x08\x42\x08\n\x06target\"j\n\x0eInvokeResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\x12\x0c\n\x04woke\x18\x03 \x01(\x08\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x13InvokeStreamRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12.\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32 .aetherless.ipc.v1.InvokeRequest\"\x90\x01\n\x14InvokeStreamResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\x03\x12\x35\n\x08response\x18\x02 \x01(\x0b\x32!.aetherless.ipc.v1.InvokeResponseH\x00\x12%\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x42\t\n\x07outcome\"[\n\x15\x43reatePipelineRequest\x12\x13\n\x0bpipeline_id\x18\x01 \x01(\t\x12-\n\x08pipeline\x18\x02 \x01(\x0b\x32\x1b.aetherless.ipc.v1.Pipeline\"G\n\x16\x43reatePipelineResponse\x12-\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1b.aetherless.ipc.v1.Pipeline\"]\n\x15UpdatePipelineRequest\x12-\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1b.aetherless.ipc.v1.Pipeline\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"G\n\x16UpdatePipelineResponse\x12-\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1b.aetherless.ipc.v1.Pipeline\"\"\n\x12GetPipelineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x13GetPipelineResponse\x12-\n\x08pipeline\x18\x01 \x01(\x0b\x32\x1b.aetherless.ipc.v1.Pipeline\"=\n\x14ListPipelinesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x15ListPipelinesResponse\x12.\n\tpipelines\x18\x01 \x03(\x0b\x32\x1b.aetherless.ipc.v1.Pipeline\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x15\x44\x65letePipelineRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16\x44\x65letePipelineResponse2\xea\n\n\nIpcService\x12\x62\n\rCreateChannel\x12\'.aetherless.ipc.v1.CreateChannelRequest\x1a(.aetherless.ipc.v1.CreateChannelResponse\x12Y\n\nGetChannel\x12$.aetherless.ipc.v1.GetChannelRequest\x1a%.aetherless.ipc.v1.GetChannelResponse\x12_\n\x0cListChannels\x12&.aetherless.ipc.v1.ListChannelsRequest\x1a\'.aetherless.ipc.v1.ListChannelsResponse\x12\x62\n\rDeleteChannel\x12\'.aetherless.ipc.v1.DeleteChannelRequest\x1a(.aetherless.ipc.v1.DeleteChannelResponse\x12\x62\n\rUpdateChannel\x12\'.aetherless.ipc.v1.UpdateChannelRequest\x1a(.aetherless.ipc.v1.UpdateChannelResponse\x12\x62\n\rAdmitInstance\x12\'.aetherless.ipc.v1.AdmitInstanceRequest\x1a(.aetherless.ipc.v1.AdmitInstanceResponse\x12\x65\n\x0e\x44\x65tachInstance\x12(.aetherless.ipc.v1.DetachInstanceRequest\x1a).aetherless.ipc.v1.DetachInstanceResponse\x12M\n\x06Invoke\x12 .aetherless.ipc.v1.InvokeRequest\x1a!.aetherless.ipc.v1.InvokeResponse\x12\x63\n\x0cInvokeStream\x12&.aetherless.ipc.v1.InvokeStreamRequest\x1a\'.aetherless.ipc.v1.InvokeStreamResponse(\x01\x30\x01\x12\x65\n\x0e\x43reatePipeline\x12(.aetherless.ipc.v1.CreatePipelineRequest\x1a).aetherless.ipc.v1.CreatePipelineResponse\x12\x65\n\x0eUpdatePipeline\x12(.aetherless.ipc.v1.UpdatePipelineRequest\x1a).aetherless.ipc.v1.UpdatePipelineResponse\x12\\\n\x0bGetPipeline\x12%.aetherless.ipc.v1.GetPipelineRequest\x1a&.aetherless.ipc.v1.GetPipelineResponse\x12\x62\n\rListPipelines\x12\'.aetherless.ipc.v1.ListPipelinesRequest\x1a(.aetherless.ipc.v1.ListPipelinesResponse\x12\x65\n\x0e\x44\x65letePipeline\x12(.aetherless.ipc.v1.DeletePipelineRequest\x1a).aetherless.ipc.v1.DeletePipelineResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetherless.ipc.v1.ipc_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATECHANNELREQUEST']._serialized_start=91
-  _globals['_CREATECHANNELREQUEST']._serialized_end=178
-  _globals['_CREATECHANNELRESPONSE']._serialized_start=180
-  _globals['_CREATECHANNELRESPONSE']._serialized_end=248
-  _globals['_GETCHANNELREQUEST']._serialized_start=250
-  _globals['_GETCHANNELREQUEST']._serialized_end=283
-  _globals['_GETCHANNELRESPONSE']._serialized_start=285
-  _globals['_GETCHANNELRESPONSE']._serialized_end=350
-  _globals['_LISTCHANNELSREQUEST']._serialized_start=352
-  _globals['_LISTCHANNELSREQUEST']._serialized_end=412
-  _globals['_LISTCHANNELSRESPONSE']._serialized_start=414
-  _globals['_LISTCHANNELSRESPONSE']._serialized_end=507
-  _globals['_DELETECHANNELREQUEST']._serialized_start=509
-  _globals['_DELETECHANNELREQUEST']._serialized_end=545
-  _globals['_DELETECHANNELRESPONSE']._serialized_start=547
-  _globals['_DELETECHANNELRESPONSE']._serialized_end=570
-  _globals['_IPCSERVICE']._serialized_start=573
-  _globals['_IPCSERVICE']._serialized_end=973
+  _globals['_CREATECHANNELREQUEST']._serialized_start=218
+  _globals['_CREATECHANNELREQUEST']._serialized_end=305
+  _globals['_CREATECHANNELRESPONSE']._serialized_start=307
+  _globals['_CREATECHANNELRESPONSE']._serialized_end=375
+  _globals['_GETCHANNELREQUEST']._serialized_start=377
+  _globals['_GETCHANNELREQUEST']._serialized_end=410
+  _globals['_GETCHANNELRESPONSE']._serialized_start=412
+  _globals['_GETCHANNELRESPONSE']._serialized_end=477
+  _globals['_LISTCHANNELSREQUEST']._serialized_start=479
+  _globals['_LISTCHANNELSREQUEST']._serialized_end=539
+  _globals['_LISTCHANNELSRESPONSE']._serialized_start=541
+  _globals['_LISTCHANNELSRESPONSE']._serialized_end=634
+  _globals['_DELETECHANNELREQUEST']._serialized_start=636
+  _globals['_DELETECHANNELREQUEST']._serialized_end=672
+  _globals['_DELETECHANNELRESPONSE']._serialized_start=674
+  _globals['_DELETECHANNELRESPONSE']._serialized_end=697
+  _globals['_UPDATECHANNELREQUEST']._serialized_start=699
+  _globals['_UPDATECHANNELREQUEST']._serialized_end=815
+  _globals['_UPDATECHANNELRESPONSE']._serialized_start=817
+  _globals['_UPDATECHANNELRESPONSE']._serialized_end=885
+  _globals['_ADMITINSTANCEREQUEST']._serialized_start=887
+  _globals['_ADMITINSTANCEREQUEST']._serialized_end=960
+  _globals['_ADMITINSTANCERESPONSE']._serialized_start=962
+  _globals['_ADMITINSTANCERESPONSE']._serialized_end=1030
+  _globals['_DETACHINSTANCEREQUEST']._serialized_start=1032
+  _globals['_DETACHINSTANCEREQUEST']._serialized_end=1155
+  _globals['_DETACHINSTANCERESPONSE']._serialized_start=1157
+  _globals['_DETACHINSTANCERESPONSE']._serialized_end=1226
+  _globals['_INVOKEREQUEST']._serialized_start=1229
+  _globals['_INVOKEREQUEST']._serialized_end=1391
+  _globals['_INVOKERESPONSE']._serialized_start=1393
+  _globals['_INVOKERESPONSE']._serialized_end=1499
+  _globals['_INVOKESTREAMREQUEST']._serialized_start=1501
+  _globals['_INVOKESTREAMREQUEST']._serialized_end=1587
+  _globals['_INVOKESTREAMRESPONSE']._serialized_start=1590
+  _globals['_INVOKESTREAMRESPONSE']._serialized_end=1734
+  _globals['_CREATEPIPELINEREQUEST']._serialized_start=1736
+  _globals['_CREATEPIPELINEREQUEST']._serialized_end=1827
+  _globals['_CREATEPIPELINERESPONSE']._serialized_start=1829
+  _globals['_CREATEPIPELINERESPONSE']._serialized_end=1900
+  _globals['_UPDATEPIPELINEREQUEST']._serialized_start=1902
+  _globals['_UPDATEPIPELINEREQUEST']._serialized_end=1995
+  _globals['_UPDATEPIPELINERESPONSE']._serialized_start=1997
+  _globals['_UPDATEPIPELINERESPONSE']._serialized_end=2068
+  _globals['_GETPIPELINEREQUEST']._serialized_start=2070
+  _globals['_GETPIPELINEREQUEST']._serialized_end=2104
+  _globals['_GETPIPELINERESPONSE']._serialized_start=2106
+  _globals['_GETPIPELINERESPONSE']._serialized_end=2174
+  _globals['_LISTPIPELINESREQUEST']._serialized_start=2176
+  _globals['_LISTPIPELINESREQUEST']._serialized_end=2237
+  _globals['_LISTPIPELINESRESPONSE']._serialized_start=2239
+  _globals['_LISTPIPELINESRESPONSE']._serialized_end=2335
+  _globals['_DELETEPIPELINEREQUEST']._serialized_start=2337
+  _globals['_DELETEPIPELINEREQUEST']._serialized_end=2374
+  _globals['_DELETEPIPELINERESPONSE']._serialized_start=2376
+  _globals['_DELETEPIPELINERESPONSE']._serialized_end=2400
+  _globals['_IPCSERVICE']._serialized_start=2403
+  _globals['_IPCSERVICE']._serialized_end=3789
 # @@protoc_insertion_point(module_scope)

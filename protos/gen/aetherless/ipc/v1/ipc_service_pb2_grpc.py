@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class IpcServiceStub:
-    """Owns regions of shared memory and says who may attach to them.
+    """Owns regions of shared memory, says who may attach to them, and carries calls through them.
     """
 
     def __init__(self, channel):
@@ -56,10 +56,60 @@ class IpcServiceStub:
                 request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeleteChannelRequest.SerializeToString,
                 response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeleteChannelResponse.FromString,
                 _registered_method=True)
+        self.UpdateChannel = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/UpdateChannel',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdateChannelRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdateChannelResponse.FromString,
+                _registered_method=True)
+        self.AdmitInstance = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/AdmitInstance',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.AdmitInstanceRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.AdmitInstanceResponse.FromString,
+                _registered_method=True)
+        self.DetachInstance = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/DetachInstance',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DetachInstanceRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DetachInstanceResponse.FromString,
+                _registered_method=True)
+        self.Invoke = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/Invoke',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeResponse.FromString,
+                _registered_method=True)
+        self.InvokeStream = channel.stream_stream(
+                '/aetherless.ipc.v1.IpcService/InvokeStream',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeStreamRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeStreamResponse.FromString,
+                _registered_method=True)
+        self.CreatePipeline = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/CreatePipeline',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.CreatePipelineRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.CreatePipelineResponse.FromString,
+                _registered_method=True)
+        self.UpdatePipeline = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/UpdatePipeline',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdatePipelineRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdatePipelineResponse.FromString,
+                _registered_method=True)
+        self.GetPipeline = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/GetPipeline',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.GetPipelineRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.GetPipelineResponse.FromString,
+                _registered_method=True)
+        self.ListPipelines = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/ListPipelines',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.ListPipelinesRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.ListPipelinesResponse.FromString,
+                _registered_method=True)
+        self.DeletePipeline = channel.unary_unary(
+                '/aetherless.ipc.v1.IpcService/DeletePipeline',
+                request_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeletePipelineRequest.SerializeToString,
+                response_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeletePipelineResponse.FromString,
+                _registered_method=True)
 
 
 class IpcServiceServicer:
-    """Owns regions of shared memory and says who may attach to them.
+    """Owns regions of shared memory, says who may attach to them, and carries calls through them.
     """
 
     def CreateChannel(self, request, context):
@@ -84,7 +134,77 @@ class IpcServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteChannel(self, request, context):
-        """Closes a channel, tells its peer, and releases its region.
+        """Closes a channel, tells its peers, and releases their regions; calls under way end with PEER_GONE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateChannel(self, request, context):
+        """Changes parts of a channel: the instance that new calls go to, its timeout, may_call, and the size of further regions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdmitInstance(self, request, context):
+        """Lets processes of one instance attach, through a side socket "channel.sock" in a folder. Repeated, it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetachInstance(self, request, context):
+        """Lets nobody of an instance attach any more, waits for answers that are due, and ends its attachment. One that is not admitted needs nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Invoke(self, request, context):
+        """Calls a function or runs a pipeline; wakes what sleeps. Each call is answered once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InvokeStream(self, request_iterator, context):
+        """Makes many calls at once; answers come in any order. At most 1024 calls of one stream are under way; reading pauses beyond.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePipeline(self, request, context):
+        """Makes a pipeline. Repeated with the same id and properties it returns the one that exists.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePipeline(self, request, context):
+        """Replaces a pipeline's properties; runs that are on their way end with STAGE_LOST when their stages change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPipeline(self, request, context):
+        """Returns one pipeline with its counters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPipelines(self, request, context):
+        """Lists the pipelines with their counters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePipeline(self, request, context):
+        """Deletes a pipeline; runs that are on their way end with STAGE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +233,56 @@ def add_IpcServiceServicer_to_server(servicer, server):
                     request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeleteChannelRequest.FromString,
                     response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeleteChannelResponse.SerializeToString,
             ),
+            'UpdateChannel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateChannel,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdateChannelRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdateChannelResponse.SerializeToString,
+            ),
+            'AdmitInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdmitInstance,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.AdmitInstanceRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.AdmitInstanceResponse.SerializeToString,
+            ),
+            'DetachInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachInstance,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DetachInstanceRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DetachInstanceResponse.SerializeToString,
+            ),
+            'Invoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invoke,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeResponse.SerializeToString,
+            ),
+            'InvokeStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.InvokeStream,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeStreamRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeStreamResponse.SerializeToString,
+            ),
+            'CreatePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePipeline,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.CreatePipelineRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.CreatePipelineResponse.SerializeToString,
+            ),
+            'UpdatePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePipeline,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdatePipelineRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdatePipelineResponse.SerializeToString,
+            ),
+            'GetPipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPipeline,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.GetPipelineRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.GetPipelineResponse.SerializeToString,
+            ),
+            'ListPipelines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPipelines,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.ListPipelinesRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.ListPipelinesResponse.SerializeToString,
+            ),
+            'DeletePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePipeline,
+                    request_deserializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeletePipelineRequest.FromString,
+                    response_serializer=aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeletePipelineResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'aetherless.ipc.v1.IpcService', rpc_method_handlers)
@@ -122,7 +292,7 @@ def add_IpcServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IpcService:
-    """Owns regions of shared memory and says who may attach to them.
+    """Owns regions of shared memory, says who may attach to them, and carries calls through them.
     """
 
     @staticmethod
@@ -223,6 +393,276 @@ class IpcService:
             '/aetherless.ipc.v1.IpcService/DeleteChannel',
             aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeleteChannelRequest.SerializeToString,
             aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeleteChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateChannel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/UpdateChannel',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdateChannelRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdateChannelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdmitInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/AdmitInstance',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.AdmitInstanceRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.AdmitInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/DetachInstance',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DetachInstanceRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DetachInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Invoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/Invoke',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvokeStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/aetherless.ipc.v1.IpcService/InvokeStream',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeStreamRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.InvokeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/CreatePipeline',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.CreatePipelineRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.CreatePipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/UpdatePipeline',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdatePipelineRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.UpdatePipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/GetPipeline',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.GetPipelineRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.GetPipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPipelines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/ListPipelines',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.ListPipelinesRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.ListPipelinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.ipc.v1.IpcService/DeletePipeline',
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeletePipelineRequest.SerializeToString,
+            aetherless_dot_ipc_dot_v1_dot_ipc__service__pb2.DeletePipelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

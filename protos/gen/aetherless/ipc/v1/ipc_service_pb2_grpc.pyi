@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IpcServiceStub:
-    """Owns regions of shared memory and says who may attach to them."""
+    """Owns regions of shared memory, says who may attach to them, and carries calls through them."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,11 +41,31 @@ class IpcServiceStub:
     ListChannels: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.ListChannelsRequest, _ipc_service_pb2.ListChannelsResponse]
     """Lists the channels."""
     DeleteChannel: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.DeleteChannelRequest, _ipc_service_pb2.DeleteChannelResponse]
-    """Closes a channel, tells its peer, and releases its region."""
+    """Closes a channel, tells its peers, and releases their regions; calls under way end with PEER_GONE."""
+    UpdateChannel: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.UpdateChannelRequest, _ipc_service_pb2.UpdateChannelResponse]
+    """Changes parts of a channel: the instance that new calls go to, its timeout, may_call, and the size of further regions."""
+    AdmitInstance: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.AdmitInstanceRequest, _ipc_service_pb2.AdmitInstanceResponse]
+    """Lets processes of one instance attach, through a side socket "channel.sock" in a folder. Repeated, it changes nothing."""
+    DetachInstance: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.DetachInstanceRequest, _ipc_service_pb2.DetachInstanceResponse]
+    """Lets nobody of an instance attach any more, waits for answers that are due, and ends its attachment. One that is not admitted needs nothing."""
+    Invoke: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.InvokeRequest, _ipc_service_pb2.InvokeResponse]
+    """Calls a function or runs a pipeline; wakes what sleeps. Each call is answered once."""
+    InvokeStream: _grpc.StreamStreamMultiCallable[_ipc_service_pb2.InvokeStreamRequest, _ipc_service_pb2.InvokeStreamResponse]
+    """Makes many calls at once; answers come in any order. At most 1024 calls of one stream are under way; reading pauses beyond."""
+    CreatePipeline: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.CreatePipelineRequest, _ipc_service_pb2.CreatePipelineResponse]
+    """Makes a pipeline. Repeated with the same id and properties it returns the one that exists."""
+    UpdatePipeline: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.UpdatePipelineRequest, _ipc_service_pb2.UpdatePipelineResponse]
+    """Replaces a pipeline's properties; runs that are on their way end with STAGE_LOST when their stages change."""
+    GetPipeline: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.GetPipelineRequest, _ipc_service_pb2.GetPipelineResponse]
+    """Returns one pipeline with its counters."""
+    ListPipelines: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.ListPipelinesRequest, _ipc_service_pb2.ListPipelinesResponse]
+    """Lists the pipelines with their counters."""
+    DeletePipeline: _grpc.UnaryUnaryMultiCallable[_ipc_service_pb2.DeletePipelineRequest, _ipc_service_pb2.DeletePipelineResponse]
+    """Deletes a pipeline; runs that are on their way end with STAGE_LOST."""
 
 @_typing.type_check_only
 class IpcServiceAsyncStub(IpcServiceStub):
-    """Owns regions of shared memory and says who may attach to them."""
+    """Owns regions of shared memory, says who may attach to them, and carries calls through them."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateChannel: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.CreateChannelRequest, _ipc_service_pb2.CreateChannelResponse]  # type: ignore[assignment]
@@ -55,10 +75,30 @@ class IpcServiceAsyncStub(IpcServiceStub):
     ListChannels: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.ListChannelsRequest, _ipc_service_pb2.ListChannelsResponse]  # type: ignore[assignment]
     """Lists the channels."""
     DeleteChannel: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.DeleteChannelRequest, _ipc_service_pb2.DeleteChannelResponse]  # type: ignore[assignment]
-    """Closes a channel, tells its peer, and releases its region."""
+    """Closes a channel, tells its peers, and releases their regions; calls under way end with PEER_GONE."""
+    UpdateChannel: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.UpdateChannelRequest, _ipc_service_pb2.UpdateChannelResponse]  # type: ignore[assignment]
+    """Changes parts of a channel: the instance that new calls go to, its timeout, may_call, and the size of further regions."""
+    AdmitInstance: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.AdmitInstanceRequest, _ipc_service_pb2.AdmitInstanceResponse]  # type: ignore[assignment]
+    """Lets processes of one instance attach, through a side socket "channel.sock" in a folder. Repeated, it changes nothing."""
+    DetachInstance: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.DetachInstanceRequest, _ipc_service_pb2.DetachInstanceResponse]  # type: ignore[assignment]
+    """Lets nobody of an instance attach any more, waits for answers that are due, and ends its attachment. One that is not admitted needs nothing."""
+    Invoke: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.InvokeRequest, _ipc_service_pb2.InvokeResponse]  # type: ignore[assignment]
+    """Calls a function or runs a pipeline; wakes what sleeps. Each call is answered once."""
+    InvokeStream: _aio.StreamStreamMultiCallable[_ipc_service_pb2.InvokeStreamRequest, _ipc_service_pb2.InvokeStreamResponse]  # type: ignore[assignment]
+    """Makes many calls at once; answers come in any order. At most 1024 calls of one stream are under way; reading pauses beyond."""
+    CreatePipeline: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.CreatePipelineRequest, _ipc_service_pb2.CreatePipelineResponse]  # type: ignore[assignment]
+    """Makes a pipeline. Repeated with the same id and properties it returns the one that exists."""
+    UpdatePipeline: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.UpdatePipelineRequest, _ipc_service_pb2.UpdatePipelineResponse]  # type: ignore[assignment]
+    """Replaces a pipeline's properties; runs that are on their way end with STAGE_LOST when their stages change."""
+    GetPipeline: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.GetPipelineRequest, _ipc_service_pb2.GetPipelineResponse]  # type: ignore[assignment]
+    """Returns one pipeline with its counters."""
+    ListPipelines: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.ListPipelinesRequest, _ipc_service_pb2.ListPipelinesResponse]  # type: ignore[assignment]
+    """Lists the pipelines with their counters."""
+    DeletePipeline: _aio.UnaryUnaryMultiCallable[_ipc_service_pb2.DeletePipelineRequest, _ipc_service_pb2.DeletePipelineResponse]  # type: ignore[assignment]
+    """Deletes a pipeline; runs that are on their way end with STAGE_LOST."""
 
 class IpcServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Owns regions of shared memory and says who may attach to them."""
+    """Owns regions of shared memory, says who may attach to them, and carries calls through them."""
 
     @_abc_1.abstractmethod
     def CreateChannel(
@@ -90,6 +130,86 @@ class IpcServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ipc_service_pb2.DeleteChannelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ipc_service_pb2.DeleteChannelResponse, _abc.Awaitable[_ipc_service_pb2.DeleteChannelResponse]]:
-        """Closes a channel, tells its peer, and releases its region."""
+        """Closes a channel, tells its peers, and releases their regions; calls under way end with PEER_GONE."""
+
+    @_abc_1.abstractmethod
+    def UpdateChannel(
+        self,
+        request: _ipc_service_pb2.UpdateChannelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.UpdateChannelResponse, _abc.Awaitable[_ipc_service_pb2.UpdateChannelResponse]]:
+        """Changes parts of a channel: the instance that new calls go to, its timeout, may_call, and the size of further regions."""
+
+    @_abc_1.abstractmethod
+    def AdmitInstance(
+        self,
+        request: _ipc_service_pb2.AdmitInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.AdmitInstanceResponse, _abc.Awaitable[_ipc_service_pb2.AdmitInstanceResponse]]:
+        """Lets processes of one instance attach, through a side socket "channel.sock" in a folder. Repeated, it changes nothing."""
+
+    @_abc_1.abstractmethod
+    def DetachInstance(
+        self,
+        request: _ipc_service_pb2.DetachInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.DetachInstanceResponse, _abc.Awaitable[_ipc_service_pb2.DetachInstanceResponse]]:
+        """Lets nobody of an instance attach any more, waits for answers that are due, and ends its attachment. One that is not admitted needs nothing."""
+
+    @_abc_1.abstractmethod
+    def Invoke(
+        self,
+        request: _ipc_service_pb2.InvokeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.InvokeResponse, _abc.Awaitable[_ipc_service_pb2.InvokeResponse]]:
+        """Calls a function or runs a pipeline; wakes what sleeps. Each call is answered once."""
+
+    @_abc_1.abstractmethod
+    def InvokeStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ipc_service_pb2.InvokeStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ipc_service_pb2.InvokeStreamResponse], _abc.AsyncIterator[_ipc_service_pb2.InvokeStreamResponse]]:
+        """Makes many calls at once; answers come in any order. At most 1024 calls of one stream are under way; reading pauses beyond."""
+
+    @_abc_1.abstractmethod
+    def CreatePipeline(
+        self,
+        request: _ipc_service_pb2.CreatePipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.CreatePipelineResponse, _abc.Awaitable[_ipc_service_pb2.CreatePipelineResponse]]:
+        """Makes a pipeline. Repeated with the same id and properties it returns the one that exists."""
+
+    @_abc_1.abstractmethod
+    def UpdatePipeline(
+        self,
+        request: _ipc_service_pb2.UpdatePipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.UpdatePipelineResponse, _abc.Awaitable[_ipc_service_pb2.UpdatePipelineResponse]]:
+        """Replaces a pipeline's properties; runs that are on their way end with STAGE_LOST when their stages change."""
+
+    @_abc_1.abstractmethod
+    def GetPipeline(
+        self,
+        request: _ipc_service_pb2.GetPipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.GetPipelineResponse, _abc.Awaitable[_ipc_service_pb2.GetPipelineResponse]]:
+        """Returns one pipeline with its counters."""
+
+    @_abc_1.abstractmethod
+    def ListPipelines(
+        self,
+        request: _ipc_service_pb2.ListPipelinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.ListPipelinesResponse, _abc.Awaitable[_ipc_service_pb2.ListPipelinesResponse]]:
+        """Lists the pipelines with their counters."""
+
+    @_abc_1.abstractmethod
+    def DeletePipeline(
+        self,
+        request: _ipc_service_pb2.DeletePipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ipc_service_pb2.DeletePipelineResponse, _abc.Awaitable[_ipc_service_pb2.DeletePipelineResponse]]:
+        """Deletes a pipeline; runs that are on their way end with STAGE_LOST."""
 
 def add_IpcServiceServicer_to_server(servicer: IpcServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

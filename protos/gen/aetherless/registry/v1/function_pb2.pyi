@@ -234,6 +234,8 @@ class FunctionSpec(_message.Message):
     MOUNTS_FIELD_NUMBER: _builtins.int
     SOURCE_DIGEST_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    IPC_FIELD_NUMBER: _builtins.int
+    MAY_CALL_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """The function's id, 1 to 64 characters of A-Z a-z 0-9 _ and -."""
     handler_path: _builtins.str
@@ -252,6 +254,8 @@ class FunctionSpec(_message.Message):
     """Stands for the contents of the handler and its folder, however the caller computes it; another one makes another revision. Empty leaves contents out of the comparison."""
     capabilities: Global___CapabilitySet.ValueType
     """What its processes may do beyond their user's rights."""
+    ipc: _builtins.bool
+    """Whether it is called through a channel of shared memory as well."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Bounds readiness at deploy and the draining of a replaced revision; 1 ms to 15 min."""
@@ -272,6 +276,10 @@ class FunctionSpec(_message.Message):
     def mounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Further folders of the host that the sandbox sees read-only, as absolute paths."""
 
+    @_builtins.property
+    def may_call(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the functions that it may call through its channel."""
+
     def __init__(
         self,
         *,
@@ -289,10 +297,12 @@ class FunctionSpec(_message.Message):
         mounts: _abc.Iterable[_builtins.str] | None = ...,
         source_digest: _builtins.str = ...,
         capabilities: Global___CapabilitySet.ValueType = ...,
+        ipc: _builtins.bool = ...,
+        may_call: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_after", b"idle_after", "restore_timeout", b"restore_timeout", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_mb", b"memory_limit_mb", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "root_path", b"root_path", "source_digest", b"source_digest", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup_kind", b"warmup_kind", "warmup_path", b"warmup_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "ipc", b"ipc", "may_call", b"may_call", "memory_limit_mb", b"memory_limit_mb", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "root_path", b"root_path", "source_digest", b"source_digest", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup_kind", b"warmup_kind", "warmup_path", b"warmup_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

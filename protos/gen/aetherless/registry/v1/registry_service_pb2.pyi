@@ -7,6 +7,7 @@ SPDX-License-Identifier: Apache-2.0"""
 from aetherless.registry.v1 import check_pb2 as _check_pb2
 from aetherless.registry.v1 import event_pb2 as _event_pb2
 from aetherless.registry.v1 import function_pb2 as _function_pb2
+from aetherless.registry.v1 import pipeline_pb2 as _pipeline_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -123,6 +124,7 @@ class ApplyConfigRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAGS_FIELD_NUMBER: _builtins.int
+    PIPELINES_FIELD_NUMBER: _builtins.int
     prune: _builtins.bool
     """Deletes the functions that are not named."""
     request_id: _builtins.str
@@ -137,6 +139,10 @@ class ApplyConfigRequest(_message.Message):
     def etags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For functions named here by id, the etag that each must have now; "0" for one that must not exist. When any is named, prune deletes no function that is not."""
 
+    @_builtins.property
+    def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[_pipeline_pb2.PipelineSpec]:
+        """The pipelines. Prune deletes those that are not named; a function that a pipeline needs can't be deleted or lose its channel."""
+
     def __init__(
         self,
         *,
@@ -145,10 +151,11 @@ class ApplyConfigRequest(_message.Message):
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
         etags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        pipelines: _abc.Iterable[_pipeline_pb2.PipelineSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etags", b"etags", "functions", b"functions", "prune", b"prune", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etags", b"etags", "functions", b"functions", "pipelines", b"pipelines", "prune", b"prune", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -163,6 +170,7 @@ class ApplyConfigResponse(_message.Message):
     FUNCTIONS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    PIPELINE_PLAN_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """The store's revision after the change."""
     @_builtins.property
@@ -173,20 +181,57 @@ class ApplyConfigResponse(_message.Message):
     def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionPlan]:
         """What changed, or would change, of each function of the request and of each that is pruned."""
 
+    @_builtins.property
+    def pipeline_plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelinePlan]:
+        """What changed, or would change, of each pipeline of the request and of each that is pruned."""
+
     def __init__(
         self,
         *,
         functions: _abc.Iterable[_function_pb2.Function] | None = ...,
         revision: _builtins.int = ...,
         plan: _abc.Iterable[Global___FunctionPlan] | None = ...,
+        pipeline_plan: _abc.Iterable[Global___PipelinePlan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "plan", b"plan", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "pipeline_plan", b"pipeline_plan", "plan", b"plan", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyConfigResponse: _TypeAlias = ApplyConfigResponse  # noqa: Y015
+
+@_typing.final
+class PipelinePlan(_message.Message):
+    """What a declaration does to one pipeline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline's id."""
+    action: Global___PlanAction.ValueType
+    """What happens to it."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
+        """The fields that differ from what is declared now; none for a creation or a deletion."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        action: Global___PlanAction.ValueType = ...,
+        changes: _abc.Iterable[Global___FieldChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelinePlan: _TypeAlias = PipelinePlan  # noqa: Y015
 
 @_typing.final
 class FunctionPlan(_message.Message):

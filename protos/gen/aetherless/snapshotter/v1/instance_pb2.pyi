@@ -237,6 +237,7 @@ class Workload(_message.Message):
     WARMUP_FIELD_NUMBER: _builtins.int
     MOUNTS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    IPC_FIELD_NUMBER: _builtins.int
     function_id: _builtins.str
     """The function's id, 1 to 64 characters of A-Z a-z 0-9 _ and -; of a check, ".check" and 6 hexadecimal digits after it, which the program is not told."""
     revision: _builtins.int
@@ -251,6 +252,8 @@ class Workload(_message.Message):
     """The TCP port the handler listens on."""
     capabilities: Global___CapabilitySet.ValueType
     """What its processes may do beyond their user's rights."""
+    ipc: _builtins.bool
+    """Whether it is called through a channel of shared memory; its sandbox then sees a folder for the side socket, and AETHER_CHANNEL names that."""
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The environment the user declared."""
@@ -291,10 +294,11 @@ class Workload(_message.Message):
         warmup: Global___Warmup | None = ...,
         mounts: _abc.Iterable[_builtins.str] | None = ...,
         capabilities: Global___CapabilitySet.ValueType = ...,
+        ipc: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["idle_after", b"idle_after", "restore_timeout", b"restore_timeout", "timeout", b"timeout", "warmup", b"warmup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "memory_limit_bytes", b"memory_limit_bytes", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "revision", b"revision", "root_path", b"root_path", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup", b"warmup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "environment", b"environment", "function_id", b"function_id", "handler_path", b"handler_path", "idle_after", b"idle_after", "ipc", b"ipc", "memory_limit_bytes", b"memory_limit_bytes", "mounts", b"mounts", "restore_timeout", b"restore_timeout", "revision", b"revision", "root_path", b"root_path", "timeout", b"timeout", "trigger_port", b"trigger_port", "warmup", b"warmup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,6 +357,7 @@ class Instance(_message.Message):
     RESTORE_STATS_FIELD_NUMBER: _builtins.int
     LAST_END_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    CHANNEL_FOLDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The instance's resource name, "instances/{instance}"."""
     role: Global___InstanceRole.ValueType
@@ -383,6 +388,8 @@ class Instance(_message.Message):
     """Why the instance ended, in one line; empty while it lives."""
     lost: _builtins.bool
     """Whether the sandbox ended by itself or by a foreign hand, and was neither deleted nor used up."""
+    channel_folder: _builtins.str
+    """The path on this host of the folder for the side socket of its channel; empty unless the workload has one."""
     @_builtins.property
     def workload(self) -> Global___Workload:
         """The program it runs."""
@@ -431,10 +438,11 @@ class Instance(_message.Message):
         restore_stats: Global___RestoreStats | None = ...,
         last_end: Global___TreeEnd | None = ...,
         lost: _builtins.bool = ...,
+        channel_folder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "last_end", b"last_end", "last_wake", b"last_wake", "restore_stats", b"restore_stats", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "create_time", b"create_time", "end_reason", b"end_reason", "evictions", b"evictions", "failed_wakes", b"failed_wakes", "init_pid", b"init_pid", "last_end", b"last_end", "last_wake", b"last_wake", "lost", b"lost", "name", b"name", "netns_path", b"netns_path", "restore_stats", b"restore_stats", "role", b"role", "root_pid", b"root_pid", "sandbox_root_pid", b"sandbox_root_pid", "shared_memory_bytes", b"shared_memory_bytes", "snapshot", b"snapshot", "state", b"state", "unique_memory_bytes", b"unique_memory_bytes", "wakes", b"wakes", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_folder", b"channel_folder", "command", b"command", "create_time", b"create_time", "end_reason", b"end_reason", "evictions", b"evictions", "failed_wakes", b"failed_wakes", "init_pid", b"init_pid", "last_end", b"last_end", "last_wake", b"last_wake", "lost", b"lost", "name", b"name", "netns_path", b"netns_path", "restore_stats", b"restore_stats", "role", b"role", "root_pid", b"root_pid", "sandbox_root_pid", b"sandbox_root_pid", "shared_memory_bytes", b"shared_memory_bytes", "snapshot", b"snapshot", "state", b"state", "unique_memory_bytes", b"unique_memory_bytes", "wakes", b"wakes", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -665,6 +665,45 @@ class WakeInstanceResponse(_message.Message):
 Global___WakeInstanceResponse: _TypeAlias = WakeInstanceResponse  # noqa: Y015
 
 @_typing.final
+class TouchInstanceRequest(_message.Message):
+    """Says that an instance is in use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The instance, "instances/{instance}"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchInstanceRequest: _TypeAlias = TouchInstanceRequest  # noqa: Y015
+
+@_typing.final
+class TouchInstanceResponse(_message.Message):
+    """Says that it was noted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchInstanceResponse: _TypeAlias = TouchInstanceResponse  # noqa: Y015
+
+@_typing.final
 class EvictInstanceRequest(_message.Message):
     """Asks for an eviction."""
 

@@ -91,6 +91,11 @@ class SnapshotterServiceStub:
                 request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.WakeInstanceRequest.SerializeToString,
                 response_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.WakeInstanceResponse.FromString,
                 _registered_method=True)
+        self.TouchInstance = channel.unary_unary(
+                '/aetherless.snapshotter.v1.SnapshotterService/TouchInstance',
+                request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TouchInstanceRequest.SerializeToString,
+                response_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TouchInstanceResponse.FromString,
+                _registered_method=True)
         self.EvictInstance = channel.unary_unary(
                 '/aetherless.snapshotter.v1.SnapshotterService/EvictInstance',
                 request_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.EvictInstanceRequest.SerializeToString,
@@ -199,6 +204,13 @@ class SnapshotterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TouchInstance(self, request, context):
+        """Says that a running instance is in use by other ways than its port, so that its idle time begins anew. One that does not run needs nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EvictInstance(self, request, context):
         """Ends the process tree of a running instance once nothing is in flight, and arms it again.
         """
@@ -291,6 +303,11 @@ def add_SnapshotterServiceServicer_to_server(servicer, server):
                     servicer.WakeInstance,
                     request_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.WakeInstanceRequest.FromString,
                     response_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.WakeInstanceResponse.SerializeToString,
+            ),
+            'TouchInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.TouchInstance,
+                    request_deserializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TouchInstanceRequest.FromString,
+                    response_serializer=aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TouchInstanceResponse.SerializeToString,
             ),
             'EvictInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.EvictInstance,
@@ -616,6 +633,33 @@ class SnapshotterService:
             '/aetherless.snapshotter.v1.SnapshotterService/WakeInstance',
             aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.WakeInstanceRequest.SerializeToString,
             aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.WakeInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TouchInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aetherless.snapshotter.v1.SnapshotterService/TouchInstance',
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TouchInstanceRequest.SerializeToString,
+            aetherless_dot_snapshotter_dot_v1_dot_snapshotter__service__pb2.TouchInstanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,8 @@ class SnapshotterServiceStub:
     """Hands a sandbox its endpoint; from then on its next packet restores the snapshot."""
     WakeInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.WakeInstanceRequest, _snapshotter_service_pb2.WakeInstanceResponse]
     """Restores an armed instance without a packet."""
+    TouchInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TouchInstanceRequest, _snapshotter_service_pb2.TouchInstanceResponse]
+    """Says that a running instance is in use by other ways than its port, so that its idle time begins anew. One that does not run needs nothing."""
     EvictInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.EvictInstanceRequest, _snapshotter_service_pb2.EvictInstanceResponse]
     """Ends the process tree of a running instance once nothing is in flight, and arms it again."""
     DeleteInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteInstanceRequest, _snapshotter_service_pb2.DeleteInstanceResponse]
@@ -94,6 +96,8 @@ class SnapshotterServiceAsyncStub(SnapshotterServiceStub):
     """Hands a sandbox its endpoint; from then on its next packet restores the snapshot."""
     WakeInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.WakeInstanceRequest, _snapshotter_service_pb2.WakeInstanceResponse]  # type: ignore[assignment]
     """Restores an armed instance without a packet."""
+    TouchInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TouchInstanceRequest, _snapshotter_service_pb2.TouchInstanceResponse]  # type: ignore[assignment]
+    """Says that a running instance is in use by other ways than its port, so that its idle time begins anew. One that does not run needs nothing."""
     EvictInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.EvictInstanceRequest, _snapshotter_service_pb2.EvictInstanceResponse]  # type: ignore[assignment]
     """Ends the process tree of a running instance once nothing is in flight, and arms it again."""
     DeleteInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteInstanceRequest, _snapshotter_service_pb2.DeleteInstanceResponse]  # type: ignore[assignment]
@@ -195,6 +199,14 @@ class SnapshotterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_snapshotter_service_pb2.WakeInstanceResponse, _abc.Awaitable[_snapshotter_service_pb2.WakeInstanceResponse]]:
         """Restores an armed instance without a packet."""
+
+    @_abc_1.abstractmethod
+    def TouchInstance(
+        self,
+        request: _snapshotter_service_pb2.TouchInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_snapshotter_service_pb2.TouchInstanceResponse, _abc.Awaitable[_snapshotter_service_pb2.TouchInstanceResponse]]:
+        """Says that a running instance is in use by other ways than its port, so that its idle time begins anew. One that does not run needs nothing."""
 
     @_abc_1.abstractmethod
     def EvictInstance(
