@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXIT_S = 60.0
+STATUS = pytest.StashKey[int]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,6 +38,23 @@ def prefix() -> Path:
     return REPOSITORY / ".prefix" / "lib" / "aetherless"
 
 
-def pytest_unconfigure() -> None:
-    """Bound the interpreter's exit: threads that a test left are shown, and the run has failed."""
-    faulthandler.dump_traceback_later(EXIT_S, exit=True, file=sys.__stderr__)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Note how the run ended, for a bounded exit."""
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Bound the interpreter's exit: a thread that a test left would hold it for ever.
+
+    After EXIT_S all threads are shown, and the run ends with the status that it had.
+    """
+    status = config.stash.get(STATUS, pytest.ExitCode.INTERNAL_ERROR)
+    threading.Thread(target=_end, args=(status,), name="exit", daemon=True).start()
+
+
+def _end(status: int) -> None:
+    """End the process if it has not ended by itself."""
+    time.sleep(EXIT_S)
+    os.write(2, b"the interpreter does not end; its threads:\n")
+    faulthandler.dump_traceback(2)
+    os._exit(status)

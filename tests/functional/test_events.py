@@ -234,13 +234,14 @@ def test_following_over_the_death_of_the_registry(mesh: Orchestrator, port: int)
     assert reasons.count("SERVICE_BACK") >= 3
 
 
-def test_the_log_outlives_the_orchestrator(mesh: Orchestrator, port: int) -> None:
+def test_the_log_outlives_the_orchestrator() -> None:
     """What was before ``down`` can be read after the next ``up``; numbers go on."""
-    assert port
-    newest = last(mesh)
-    mesh.down()
-    mesh.up()
-    kept = [each["sequence"] for each in events(mesh)]
-    assert newest in kept
-    assert kept == list(range(kept[0], kept[-1] + 1))
-    assert events(mesh, ID)[-1]["reason"] == "DEPLOYED"
+    function = Function("outlived", handler("plain"), keys={"restore_timeout_ms": LIMIT_MS})
+    with orchestrator(function) as mesh:
+        newest = last(mesh)
+        mesh.down()
+        mesh.up()
+        kept = [each["sequence"] for each in events(mesh)]
+        assert newest in kept
+        assert kept == list(range(kept[0], kept[-1] + 1))
+        assert events(mesh, function.id)[-1]["reason"] == "DEPLOYED"
