@@ -44,12 +44,12 @@ def region_invalid(channel: str, cause: OSError) -> FailedPrecondition:
 
 
 def invocation_timeout(kind: str, name: str, timeout_ms: int, attempts: int) -> DeadlineExceeded:
-    """Return the error for a call that was not answered in time; ``kind`` is what was called."""
+    """Return the error for a call that was not answered in time; ``kind`` says of what."""
     delivered = f"delivered {attempts} times" if attempts else "not delivered"
     return DeadlineExceeded(
         "INVOCATION_TIMEOUT",
         f"{kind} {name} did not answer within {timeout_ms} ms; {delivered}",
-        {kind: name, "timeoutMs": timeout_ms, "attempts": attempts},
+        {"kind": kind, "name": name, "timeoutMs": timeout_ms, "attempts": attempts},
     )
 
 

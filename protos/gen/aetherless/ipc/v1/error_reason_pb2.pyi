@@ -36,7 +36,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REGION_INVALID: _ErrorReason.ValueType  # 5
     """FAILED_PRECONDITION: the region could not be made or sealed. Metadata: channel, errno."""
     ERROR_REASON_INVOCATION_TIMEOUT: _ErrorReason.ValueType  # 6
-    """DEADLINE_EXCEEDED: the call was not answered in time. Metadata: function (or pipeline), timeoutMs, attempts."""
+    """DEADLINE_EXCEEDED: the call was not answered in time. Metadata: kind (function or pipeline), name, timeoutMs, attempts."""
     ERROR_REASON_RING_FULL: _ErrorReason.ValueType  # 7
     """RESOURCE_EXHAUSTED: the ring to the function has no room. Metadata: function, bytes."""
     ERROR_REASON_PAYLOAD_TOO_LARGE: _ErrorReason.ValueType  # 8
@@ -80,7 +80,7 @@ ERROR_REASON_CHANNEL_EXISTS: ErrorReason.ValueType  # 4
 ERROR_REASON_REGION_INVALID: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION: the region could not be made or sealed. Metadata: channel, errno."""
 ERROR_REASON_INVOCATION_TIMEOUT: ErrorReason.ValueType  # 6
-"""DEADLINE_EXCEEDED: the call was not answered in time. Metadata: function (or pipeline), timeoutMs, attempts."""
+"""DEADLINE_EXCEEDED: the call was not answered in time. Metadata: kind (function or pipeline), name, timeoutMs, attempts."""
 ERROR_REASON_RING_FULL: ErrorReason.ValueType  # 7
 """RESOURCE_EXHAUSTED: the ring to the function has no room. Metadata: function, bytes."""
 ERROR_REASON_PAYLOAD_TOO_LARGE: ErrorReason.ValueType  # 8
