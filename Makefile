@@ -5,6 +5,7 @@ BIN := .venv/bin
 C_FILES = $(shell git ls-files --cached --others --exclude-standard -- '*.c' '*.h')
 PYTEST_FLAGS ?=
 SOAK_SECONDS ?= 3600
+SOAK_KILLS ?= 10000
 
 .PHONY: help setup run test soak gen fmt lint pins bench clean
 
@@ -21,7 +22,8 @@ test: setup ## set up, then run every test: unit, bpf, functional, style
 	@deploy/setup/test_packages.sh
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS) tests
 
-soak: setup ## call, evict, redeploy and kill at random for SOAK_SECONDS (an hour)
+soak: setup ## kill either side of a channel SOAK_KILLS times; then call, evict, redeploy and kill for SOAK_SECONDS (an hour)
+	@PYTHONPATH=tests $(BIN)/python -m soak.rings --kills $(SOAK_KILLS)
 	@PYTHONPATH=tests $(BIN)/python -m soak --seconds $(SOAK_SECONDS)
 
 gen: ## regenerate protos/gen and protos/api.txtpb with the pinned generator

@@ -23,6 +23,7 @@
 #define AETHER_CONSUMED_OFFSET 128 /* u64, of the consumer */
 #define AETHER_PRODUCER_ASLEEP 256 /* u32, of the producer; the consumer may clear it */
 #define AETHER_CONSUMER_ASLEEP 384 /* u32, of the consumer; the producer may clear it */
+#define AETHER_RUN_OFFSET 512	   /* u64, of the consumer: the run that it works on, or 0 */
 
 /* How a side that sleeps wants to be woken. */
 enum aether_sleep { AETHER_AWAKE = 0, AETHER_ON_FUTEX = 1, AETHER_ON_DOORBELL = 2 };
@@ -63,7 +64,10 @@ struct aether_ring {
 	uint64_t size;	/* of the data area, a power of two */
 	uint64_t own;	/* this side's index */
 	uint64_t other; /* the other side's, as last checked */
+	uint64_t
+		given; /* a consumer's index as the producer sees it: records from there are held */
 	uint32_t sequence;
+	bool any_sequence;	 /* the next record's is taken as it is: after aether_resume */
 	enum aether_fault fault; /* once set, the ring is of no more use */
 	uint64_t expected;
 	uint64_t actual;
@@ -242,12 +246,35 @@ static inline enum aether_sleep aether_publish(struct aether_ring *ring)
 
 /* The consumer */
 
-/* Read the producer's index again; it may only go on, by at most the ring's size. */
+/*
+ * Go on where the consumer before this one let go, in a region that its producer still writes to:
+ * OK or CORRUPT. The first record's sequence is taken as it is; its checksum covers it.
+ */
+static inline enum aether_result aether_resume(struct aether_ring *ring)
+{
+	uint64_t consumed = aether_load_index(ring, AETHER_CONSUMED_OFFSET);
+	uint64_t produced = aether_load_index(ring, AETHER_PRODUCED_OFFSET);
+	if (consumed % AETHER_ALIGNMENT || produced % AETHER_ALIGNMENT || consumed > produced ||
+	    produced - consumed > ring->size)
+		return aether_damaged(ring, AETHER_FAULT_INDEX, produced, consumed);
+	ring->own = ring->other = ring->given = consumed;
+	ring->any_sequence = true;
+	__atomic_store_n(aether_word(ring, AETHER_CONSUMER_ASLEEP), AETHER_AWAKE, __ATOMIC_RELAXED);
+	return AETHER_OK;
+}
+
+/* Say which run this side works on, for whoever looks after its death; 0 for none. */
+static inline void aether_work_on(struct aether_ring *ring, uint64_t run)
+{
+	aether_store_index(ring, AETHER_RUN_OFFSET, run);
+}
+
+/* Read the producer's index again; it may only go on, to the ring's size above what was given. */
 static inline enum aether_result aether_see_produced(struct aether_ring *ring)
 {
 	uint64_t produced = aether_load_index(ring, AETHER_PRODUCED_OFFSET);
-	if (produced - ring->own < ring->other - ring->own || produced - ring->own > ring->size ||
-	    produced % AETHER_ALIGNMENT)
+	if (produced - ring->given < ring->other - ring->given ||
+	    produced - ring->given > ring->size || produced % AETHER_ALIGNMENT)
 		return aether_damaged(ring, AETHER_FAULT_INDEX, ring->other, produced);
 	ring->other = produced;
 	return AETHER_OK;
@@ -284,6 +311,8 @@ static inline enum aether_result aether_read_head(struct aether_ring *ring,
 				      record->length);
 	if (record->stride > there)
 		return aether_damaged(ring, AETHER_FAULT_LENGTH, there, record->stride);
+	if (ring->any_sequence)
+		ring->sequence = record->sequence;
 	if (record->sequence != ring->sequence)
 		return aether_damaged(ring, AETHER_FAULT_SEQUENCE, ring->sequence,
 				      record->sequence);
@@ -306,6 +335,7 @@ static inline void aether_pass(struct aether_ring *ring, const struct aether_rec
 {
 	ring->own += record->stride;
 	ring->sequence++;
+	ring->any_sequence = false;
 	if (record->length != AETHER_SKIP) {
 		ring->counts.records++;
 		ring->counts.bytes += record->length;
@@ -333,15 +363,26 @@ static inline enum aether_result aether_next(struct aether_ring *ring, struct ae
 	}
 }
 
-/* Give the place of all passed records back; as aether_publish, for the producer. */
-static inline enum aether_sleep aether_release(struct aether_ring *ring)
+/*
+ * Give the place of the passed records back up to an index: this side's after one of them. As
+ * aether_publish, for the producer. Records that were passed and not given back are held: they stay
+ * in the ring, and a consumer that resumes finds them again.
+ */
+static inline enum aether_sleep aether_release_to(struct aether_ring *ring, uint64_t index)
 {
-	aether_store_index(ring, AETHER_CONSUMED_OFFSET, ring->own);
+	ring->given = index;
+	aether_store_index(ring, AETHER_CONSUMED_OFFSET, index);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	uint32_t *asleep = aether_word(ring, AETHER_PRODUCER_ASLEEP);
 	if (__atomic_load_n(asleep, __ATOMIC_RELAXED) == AETHER_AWAKE)
 		return AETHER_AWAKE;
 	return (enum aether_sleep)__atomic_exchange_n(asleep, AETHER_AWAKE, __ATOMIC_SEQ_CST);
+}
+
+/* Give the place of all passed records back. */
+static inline enum aether_sleep aether_release(struct aether_ring *ring)
+{
+	return aether_release_to(ring, ring->own);
 }
 
 #endif

@@ -133,7 +133,8 @@ static int consume(struct aether_ring *ring, uint64_t *chance, uint8_t *target)
 			       record.checksum,
 		       "unchecked bytes were handed out");
 		aether_pass(ring, &record);
-		aether_wake(ring, aether_release(ring), AETHER_PRODUCER_ASLEEP, -1);
+		if (next_chance(chance) % 4) /* else it is held */
+			aether_wake(ring, aether_release(ring), AETHER_PRODUCER_ASLEEP, -1);
 	}
 	return result != AETHER_CORRUPT;
 }
@@ -144,6 +145,17 @@ static uint8_t *map_region(void)
 	expect(all != MAP_FAILED, "no memory");
 	expect(mprotect(all + PAGE, REGION, PROT_READ | PROT_WRITE) == 0, "no memory");
 	return all + PAGE;
+}
+
+/* Take a dead consumer's place; a consumer that is told of damage there is none. */
+static int resume(struct aether_ring *consumer, uint8_t *region)
+{
+	struct aether_ring next = end_of(region);
+	if (aether_resume(&next) != AETHER_OK)
+		return 0;
+	expect(next.own % AETHER_ALIGNMENT == 0, "an index between two records");
+	*consumer = next;
+	return 1;
 }
 
 /* Work until damage is told, or for STEPS steps; returns whether it was told. */
@@ -160,8 +172,10 @@ static int run_round(uint64_t *chance, int raced)
 	for (int step = 0; step < STEPS && whole; step++) {
 		if (!raced && next_chance(chance) % 16 == 0)
 			damage(region, chance);
-		whole = next_chance(chance) % 2 ? produce(&producer, chance, source)
-						: consume(&consumer, chance, target);
+		uint64_t turn = next_chance(chance) % 32;
+		whole = turn == 0  ? resume(&consumer, region)
+			: turn % 2 ? produce(&producer, chance, source)
+				   : consume(&consumer, chance, target);
 	}
 	if (raced) {
 		__atomic_store_n(&peer.stop, 1, __ATOMIC_RELAXED);

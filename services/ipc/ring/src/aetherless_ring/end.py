@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both ends of the reference ring are: views of a region, an index, waits and slots."""
+"""What both ends of the reference ring are: views of a region, an index, waits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import struct
 import threading
 import time
 import zlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from aetherless_ring.errors import RingClosedError, RingCorruptError
 from aetherless_ring.layout import (
+    CACHE_LINES,
     ControlField,
     Direction,
     HeaderField,
@@ -25,7 +26,10 @@ from aetherless_ring.layout import (
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
+    from aetherless_ring.slots import Batch, Slot
+
 LONGEST_SLEEP = 0.05
+RECORD_HEAD = struct.Struct("=IIII")
 _WORDS = struct.Struct("<III")
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
@@ -63,7 +67,7 @@ class End:
         whole = memoryview(memory).cast("B")
         if ring_problem(ring_bytes) or len(whole) != layout.region_bytes or whole.readonly:
             raise ValueError("memory is no region with rings of this size")
-        control = whole[layout.control_offset(direction) :][: 4 * 128]
+        control = whole[layout.control_offset(direction) :][: len(ControlField) * CACHE_LINES]
         self._words = control.cast("Q")
         self._beds = control.cast("I")
         self._closed = whole[HeaderField.CLOSED :][:4].cast("I")
@@ -74,7 +78,7 @@ class End:
         self._other = 0
         self._sequence = 0
         self._damage: RingCorruptError | None = None
-        self._slot: Slot | None = None
+        self._slot: Slot | Batch | None = None
         self._lock = threading.RLock()
         names = ("records", "bytes", "waits", "sleeps", "wakes", "refusals")
         self._counts = dict.fromkeys(names, 0)
@@ -86,8 +90,8 @@ class End:
     def _index(self, field: ControlField) -> int:
         return self._words[field // 8]
 
-    def _set_index(self, field: ControlField) -> None:
-        self._words[field // 8] = self._own
+    def _set_index(self, field: ControlField, index: int) -> None:
+        self._words[field // 8] = index
 
     def _damaged(self, fault: str, expected: int, actual: int) -> RingCorruptError:
         self._damage = RingCorruptError(fault, expected, actual)
@@ -151,46 +155,19 @@ class End:
             raise RingClosedError
         return fulfilled
 
+    def _ring_for(self, length: int, bed: ControlField) -> bool:
+        """Ask to be woken by the doorbell unless the wish is fulfilled."""
+        self._beds[bed // 4] = Sleep.ON_DOORBELL
+        if not self._is_fulfilled(length):
+            return True
+        self._beds[bed // 4] = Sleep.AWAKE
+        return False
+
     def _look(self, length: int) -> bool:
         raise NotImplementedError
 
     def _close_slot(self, length: int, kind: int) -> None:
         raise NotImplementedError
 
-
-class Slot:
-    """A payload in the ring; a context manager that releases it. ``view`` is its buffer."""
-
-    def __init__(self, end: End, view: memoryview, kind: int) -> None:
-        self._end: End | None = end
-        self._length = len(view)
-        self.view = view
-        self.type = kind
-
-    def commit(self, length: int | None = None, kind: int = 0) -> None:
-        """Finish a reserved record, of its first ``length`` bytes, and wake the consumer."""
-        end = self._open()
-        if self.view.readonly:
-            raise TypeError("it was peeked at")
-        chosen = self._length if length is None else length
-        if not 0 < chosen <= self._length:
-            raise ValueError(f"length must be 1 to {self._length}")
-        self._end = None
-        end._close_slot(chosen, kind)  # noqa: SLF001  # an end and its slot are one thing
-
-    def release(self) -> None:
-        """Give a peeked record's place back, or a reserved one up."""
-        end, self._end = self._end, None
-        if end is not None:
-            end._close_slot(self._length if self.view.readonly else 0, 0)  # noqa: SLF001  # as above
-
-    def _open(self) -> End:
-        if self._end is None:
-            raise ValueError("the record is finished")
-        return self._end
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    def _close_batch(self, batch: Batch, kind: int | None) -> None:
+        raise NotImplementedError
