@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, TypeVar
 from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_snapshotter import criu, files, images, netns
 from aetherless_snapshotter.__main__ import _builder
-from aetherless_snapshotter.golden import Golden, SnapshotRun
+from aetherless_snapshotter.golden import SnapshotRun
 from aetherless_snapshotter.inspection import Found
 from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_all
 from aetherless_snapshotter.sandbox_events import RootExited
 from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
+from aetherless_snapshotter.workshop import Golden
 from framework.snapshotter_world import INNER_IPV4, PORT, WAIT, World, make_settings
 
 if TYPE_CHECKING:

@@ -172,6 +172,12 @@ static void run_arm(struct command *command)
 	ctl_answer(command->client, &text);
 }
 
+static void run_touch(struct command *command)
+{
+	idle_touch();
+	ctl_ok(command->client);
+}
+
 static void run_evict(struct command *command)
 {
 	machine_evict(command->client, line_number(&command->line, "hold-ms", 0));
@@ -195,6 +201,7 @@ void command_run(struct command *command)
 			{"arm", run_arm, .when_idle = true},
 			{"restore", .run_for = machine_restore},
 			{"wake", .run_for = machine_wake},
+			{"touch", run_touch},
 			{"evict", run_evict},
 			{"kill-tree", .run_for = machine_kill_tree}};
 

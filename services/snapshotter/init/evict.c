@@ -117,6 +117,12 @@ void idle_watch(void)
 		timer_at(&idle, now_ns() + idle_look_ns());
 }
 
+/* Somebody has seen activity that is no connection's. */
+void idle_touch(void)
+{
+	idle_since = now_ns();
+}
+
 static void on_idle_look(struct source *source)
 {
 	struct survey survey = {0};

@@ -264,6 +264,7 @@ enum evicted { EVICTED, REFUSED, ENDING };
 enum evicted evict(long hold_ms);
 void idle_open(void);
 void idle_watch(void);
+void idle_touch(void);
 void idle_stop(void);
 
 /* oom.c: whether the tree met its memory limit. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -169,6 +170,21 @@ def test_idleness_evicts(place: SandboxWorld, workload: instance_pb2.Workload) -
         assert place.burst(1)[0][0] == 200
         assert events.wait(Evicted, turn).idle
         events.wait(Armed, turn + 1)
+    sandbox.delete()
+
+
+def test_who_is_in_use_by_other_ways_is_not_idle(
+    place: SandboxWorld, workload: instance_pb2.Workload
+) -> None:
+    """As long as it is touched within its idle time it stays; then it is ended."""
+    sandbox, events = place.clone(workload, idle_after_ms=600)
+    sandbox.wake()
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        sandbox.touch()
+    assert events.of(Evicted) == []
+    assert events.wait(Evicted).idle
+    sandbox.touch()
     sandbox.delete()
 
 

@@ -209,3 +209,13 @@ def test_an_environment_has_limits(
     """More than that no program can be given."""
     with pytest.raises(InvalidArgument, match="at most"):
         workloads.validate(make_workload(environment=environment))
+
+
+def test_a_channel_is_in_the_environment(make_workload: MakeWorkload, tmp_path: Path) -> None:
+    """Of those that have one; nobody else can set the variable."""
+    write(tmp_path / "handler.py", "")
+    assert "AETHER_CHANNEL" not in workloads.resolve(make_workload()).environment
+    program = workloads.resolve(make_workload(ipc=True))
+    assert program.environment["AETHER_CHANNEL"] == "/channel/channel.sock"
+    with pytest.raises(InvalidArgument):
+        workloads.validate(make_workload(environment={"AETHER_CHANNEL": "/x"}))

@@ -21,7 +21,7 @@ from aetherless_snapshotter import (
     sandbox,
 )
 from aetherless_snapshotter.builder import Builder
-from aetherless_snapshotter.golden import Workshop
+from aetherless_snapshotter.channels import ChannelService
 from aetherless_snapshotter.hostcheck import HostChecks
 from aetherless_snapshotter.idranges import IdRanges
 from aetherless_snapshotter.instances import Instances
@@ -29,6 +29,7 @@ from aetherless_snapshotter.logs import Logs
 from aetherless_snapshotter.roots import Roots
 from aetherless_snapshotter.servicer import SnapshotterServicer
 from aetherless_snapshotter.store import SnapshotStore
+from aetherless_snapshotter.workshop import Workshop
 
 if TYPE_CHECKING:
     import grpc
@@ -61,7 +62,7 @@ class Snapshotter:
             settings.state_dir / "host-check.json",
             lambda: hosttrial.attempt(builder),
         )
-        self._servicer = SnapshotterServicer(  # type: ignore[abstract]  # gRPC answers UNIMPLEMENTED
+        self._servicer = SnapshotterServicer(
             instances, builder.store, builder.roots, builder.logs, checks
         )
         threading.Thread(
@@ -89,6 +90,7 @@ def _builder(settings: Settings) -> Builder:
         logs=Logs(settings.state_dir / "functions-log"),
         criu_binary=binary,
         fingerprint=host,
+        channels=ChannelService(settings),
     )
     return Builder(
         settings=settings,

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from aetherless_snapshotter import errors, inspection
+from aetherless_snapshotter import channels, errors, inspection
 from aetherless_snapshotter import workload as workloads
 from aetherless_snapshotter.sandbox_spec import (
+    CHANNEL_TARGET,
     Bind,
     SandboxSpec,
     Tree,
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
 
     from aetherless.snapshotter.v1 import instance_pb2
     from aetherless_common.settings import Settings
-    from aetherless_snapshotter.golden import Workshop
     from aetherless_snapshotter.idranges import IdRanges
     from aetherless_snapshotter.logs import Logs
     from aetherless_snapshotter.manifest import Manifest
     from aetherless_snapshotter.roots import Root, Roots
     from aetherless_snapshotter.store import SnapshotStore
     from aetherless_snapshotter.workload import Program
+    from aetherless_snapshotter.workshop import Workshop
 
 #: The tag of the function's own folder among a sandbox's writable trees.
 FUNCTION_TREE = "fn"
@@ -87,9 +88,10 @@ class Builder:
             program = workloads.resolve(workload)
             root = self.roots.ensure(workload, ids)
             trees, held = _golden_trees(root, owner), ()
+        folder = self.settings.instance_dir(instance_id)
         spec = SandboxSpec(
             instance_id=instance_id,
-            folder=self.settings.instance_dir(instance_id),
+            folder=folder,
             cgroup=self.settings.cgroup_name,
             init_binary=self.settings.prefix / "aether-init",
             criu_folder=self.criu_folder,
@@ -97,7 +99,7 @@ class Builder:
             uid_base=ids.first,
             log_file=self.logs.ensure(workload.function_id, ids),
             memory_limit=workload.memory_limit_bytes,
-            binds=_binds(root, program),
+            binds=(*_binds(root, program), *_channel(workload, folder)),
             trees=trees,
             held=held,
             owner=owner,
@@ -168,3 +170,10 @@ def _binds(root: Root, program: Program) -> tuple[Bind, ...]:
     if not root.is_folder:
         binds.append(Bind(root.copy, str(root.path)))
     return tuple(binds)
+
+
+def _channel(workload: instance_pb2.Workload, folder: Path) -> tuple[Bind, ...]:
+    """Return the bind of the folder in which the function's side socket is."""
+    if not workload.ipc:
+        return ()
+    return (Bind(folder / channels.FOLDER, CHANNEL_TARGET, executable=False),)

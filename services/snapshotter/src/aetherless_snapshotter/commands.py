@@ -64,6 +64,16 @@ def wake(instance: Instance, sandbox: Sandbox) -> None:
     _settle(instance, lambda: instance.state != RESTORING)
 
 
+def touch(instance: Instance, sandbox: Sandbox) -> None:
+    """Have the idle time begin anew.
+
+    Raises:
+        FailedPrecondition: SANDBOX_FAILED.
+    """
+    with _typed(instance, "RUNNING"):
+        sandbox.touch()
+
+
 def evict(instance: Instance, sandbox: Sandbox, patience: float, last_call: float = 0.0) -> None:
     """End the restored tree and arm again, once nothing is in flight.
 

@@ -16,6 +16,7 @@ from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError
 from aetherless_snapshotter import (
     allocators,
+    channels,
     cow,
     criu,
     dump,
@@ -36,50 +37,17 @@ from aetherless_snapshotter.store import LAYERS
 from aetherless_snapshotter.workload import is_container
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from aetherless.snapshotter.v1 import instance_pb2
-    from aetherless_snapshotter.fingerprint import Fingerprint
-    from aetherless_snapshotter.logs import Logs
-    from aetherless_snapshotter.sandbox import Sandbox
-    from aetherless_snapshotter.sandbox_events import RootExited
-    from aetherless_snapshotter.sandbox_spec import HeldFile, Tree
-    from aetherless_snapshotter.store import SnapshotStore
-    from aetherless_snapshotter.workload import Program
+    from aetherless_snapshotter.sandbox_spec import HeldFile
+    from aetherless_snapshotter.workshop import Golden, Workshop
 
 log = structlog.get_logger()
 _POLL_SECONDS = 0.01
 _QUIET_SECONDS = 2.0
 #: A peer of a Unix socket that connected and closed before it was accepted refuses a dump once.
 _DUMP_TRIES = 2
-
-
-@dataclass
-class Golden:
-    """A golden process tree: where it lives, what it runs, and how it ended.
-
-    Attributes:
-        exited: set when the root process ended; ``exit`` says how.
-    """
-
-    sandbox: Sandbox
-    workload: instance_pb2.Workload
-    program: Program
-    trees: tuple[Tree, ...]
-    exited: threading.Event
-    exit: Callable[[], RootExited | None]
-
-
-@dataclass
-class Workshop:
-    """What the making of snapshots needs of the service."""
-
-    store: SnapshotStore
-    logs: Logs
-    criu_binary: Path
-    fingerprint: Fingerprint
 
 
 class GivenUpError(Exception):
@@ -138,10 +106,12 @@ class SnapshotRun:
 
     def _steps(self) -> tuple[tuple[str, Callable[[], str]], ...]:
         """Return the steps in their order."""
+        detach = ("detach", self._detach)
         return (
             ("start", self._start),
             ("ready", self._ready),
             ("warm-up", self._warm_up),
+            *([detach] if self.golden.workload.ipc else []),
             ("quiesce", self._quiesce),
             ("inspect", self._inspect),
             ("dump", self._dump),
@@ -221,10 +191,12 @@ class SnapshotRun:
         return f"{' '.join(program.command)}, process {self.root_pid} of the sandbox"
 
     def _ready(self) -> str:
-        """Wait until somebody in the sandbox listens on the port."""
+        """Wait until somebody in the sandbox listens on the port, or serves its channel alone."""
         port = self.golden.workload.trigger_port
         with netns.TcpTable(self.golden.sandbox.netns_path) as table:
             while not (found := table.listeners(port)):
+                if channels.is_enough(self.golden):
+                    return "attached to its channel"
                 self._check_alive()
                 if time.monotonic() >= self._watch.deadline:
                     raise self._watch.ready_timeout()
@@ -234,6 +206,8 @@ class SnapshotRun:
 
     def _warm_up(self) -> str:
         """Get the first answer, and look again who listens."""
+        if not self._listeners:
+            return "none asked for"
         workload = self.golden.workload
         path = self.golden.sandbox.netns_path
         try:
@@ -245,6 +219,12 @@ class SnapshotRun:
         with netns.TcpTable(path) as table:
             self._listeners = table.listeners(workload.trigger_port) or self._listeners
         self._watch.check_handover(self.root_pid, self._listeners)
+        return said
+
+    def _detach(self) -> str:
+        """Have the program let go of its channel: no attachment outlives a checkpoint."""
+        said = channels.let_go(self.golden, self.workshop.channels)
+        self._check_alive()
         return said
 
     def _quiesce(self) -> str:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aetherless_common.errors import AetherlessError
-    from aetherless_snapshotter.golden import Golden
     from aetherless_snapshotter.logs import Logs
     from aetherless_snapshotter.netns import TcpSocket
+    from aetherless_snapshotter.workshop import Golden
 
 _LOG_LINES = 20
 #: An error travels in gRPC's metadata, of which clients take 8 KiB.

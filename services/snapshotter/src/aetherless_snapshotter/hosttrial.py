@@ -20,12 +20,13 @@ from pyroute2.netlink.exceptions import NetlinkError
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common.errors import AetherlessError
 from aetherless_snapshotter import criu, errors, files, netns, warmup
-from aetherless_snapshotter.golden import Golden, SnapshotRun
+from aetherless_snapshotter.golden import SnapshotRun
 from aetherless_snapshotter.roots import Roots
 from aetherless_snapshotter.sandbox import Endpoint, Sandbox, delete_folder
 from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.sandbox_events import RootExited
 from aetherless_snapshotter.store import SnapshotStore
+from aetherless_snapshotter.workshop import Golden
 
 if TYPE_CHECKING:
     from aetherless_snapshotter.builder import Builder, Built

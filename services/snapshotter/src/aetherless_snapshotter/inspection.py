@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from aetherless.snapshotter.v1 import instance_pb2
-    from aetherless_snapshotter.golden import Golden
     from aetherless_snapshotter.netns import TcpSocket
+    from aetherless_snapshotter.workshop import Golden
 
 #: How long something that may pass by itself is waited for.
 _PATIENCE_SECONDS = 1.0

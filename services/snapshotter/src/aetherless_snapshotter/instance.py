@@ -93,6 +93,7 @@ class Instance:
     command: tuple[str, ...]
     create_time_ns: int
     netns_path: str = ""
+    channel_folder: str = ""
     init_pid: int = 0
     state: State = CREATED
     sandbox_root_pid: int = 0
@@ -253,6 +254,7 @@ class Instance:
                 state=self.state,
                 snapshot=self.snapshot,
                 netns_path=self.netns_path,
+                channel_folder=self.channel_folder,
                 init_pid=self.init_pid,
                 sandbox_root_pid=self.sandbox_root_pid,
                 command=self.command,

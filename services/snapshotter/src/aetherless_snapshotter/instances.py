@@ -12,26 +12,25 @@ import structlog
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import AetherlessError
 from aetherless_common.watch import Broadcaster
-from aetherless_snapshotter import adoption, commands, errors, files, page_choice, processes
+from aetherless_snapshotter import adoption, channels, commands, errors, files, page_choice
 from aetherless_snapshotter.description import Description
-from aetherless_snapshotter.golden import Golden, SnapshotRun
+from aetherless_snapshotter.golden import SnapshotRun
 from aetherless_snapshotter.instance import (
-    ARMED,
     CREATED,
     ENDED,
-    RESTORING,
     RUNNING,
     Instance,
     last_part,
     state_name,
 )
-from aetherless_snapshotter.live import Live, Table
+from aetherless_snapshotter.live import Live, Table, with_root
 from aetherless_snapshotter.sandbox import Sandbox, delete_folder
 from aetherless_snapshotter.sandbox_errors import SandboxError, SandboxGoneError
 from aetherless_snapshotter.sandbox_events import Armed, Event, Woke
 from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.stale import StaleWatch
 from aetherless_snapshotter.trial import TrialRun, hold_to_limit
+from aetherless_snapshotter.workshop import Golden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -215,6 +214,16 @@ class Instances:
             commands.evict(instance, live.sandbox, patience, last_call)
             return instance
 
+    def touch(self, instance_id: str) -> None:
+        """Have an instance's idle time begin anew; one that does not run has none.
+
+        Raises:
+            AetherlessError: INSTANCE_NOT_FOUND, SANDBOX_FAILED.
+        """
+        live = self._table.find(instance_id)
+        if live.instance.state == RUNNING:
+            commands.touch(live.instance, live.sandbox)
+
     def delete(self, instance_id: str) -> None:
         """End a sandbox and all in it.
 
@@ -276,15 +285,6 @@ class Instances:
         self.changes.close()
         self._table.close()
 
-    def message(self, instance: Instance) -> instance_pb2.Instance:
-        """Return an instance with what only the kernel knows: process ids and memory."""
-        message = self._with_root(instance)
-        if message.state in (ARMED, RESTORING, RUNNING) and message.init_pid > 1:
-            used = processes.memory(message.init_pid)
-            message.unique_memory_bytes = used.unique
-            message.shared_memory_bytes = used.shared
-        return message
-
     # Helpers
 
     def _make(
@@ -302,6 +302,8 @@ class Instances:
         )
         delete_folder(folder, self._cgroup)
         Description.of(instance).write(folder)
+        if workload.ipc:
+            channels.make_folder(folder)
         try:
             sandbox = Sandbox.create(built.spec, lambda event: self._on_event(instance, event))
         except SandboxError as error:
@@ -319,6 +321,8 @@ class Instances:
         """Make an instance visible."""
         live.instance.netns_path = str(live.sandbox.netns_path)
         live.instance.init_pid = live.sandbox.init_pid
+        if live.instance.workload.ipc:
+            live.instance.channel_folder = str(live.sandbox.folder / channels.FOLDER)
         self._table.put(live)
         self.changes.publish(Change(live.instance.message()))
 
@@ -380,7 +384,7 @@ class Instances:
         with instance.changed:
             wake = instance.observe(event, adoption.clock_offset(), time.time_ns())
             instance.changed.notify_all()
-            self.changes.publish(Change(self._with_root(instance), wake))
+            self.changes.publish(Change(with_root(instance), wake))
         if isinstance(event, Armed | Woke):
             self.stale.look(instance.instance_id)
 
@@ -390,9 +394,3 @@ class Instances:
             transition()
             instance.changed.notify_all()
             self.changes.publish(Change(instance.message()))
-
-    def _with_root(self, instance: Instance) -> instance_pb2.Instance:
-        """Return an instance with its root's process id on this host."""
-        message = instance.message()
-        message.root_pid = processes.host_pid(message.init_pid, message.sandbox_root_pid)
-        return message

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aetherless_snapshotter import errors
+from aetherless_snapshotter import errors, processes
+from aetherless_snapshotter.instance import ARMED, RESTORING, RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aetherless.snapshotter.v1 import instance_pb2
     from aetherless_snapshotter.builder import Built
     from aetherless_snapshotter.hostfiles import HostFile
     from aetherless_snapshotter.instance import Instance
@@ -109,3 +111,20 @@ class Table:
         finally:
             with self._lock:
                 self._making.discard(instance_id)
+
+
+def with_root(instance: Instance) -> instance_pb2.Instance:
+    """Return an instance with its root's process id on this host."""
+    message = instance.message()
+    message.root_pid = processes.host_pid(message.init_pid, message.sandbox_root_pid)
+    return message
+
+
+def with_memory(instance: Instance) -> instance_pb2.Instance:
+    """Return an instance with what only the kernel knows: process ids and memory."""
+    message = with_root(instance)
+    if message.state in (ARMED, RESTORING, RUNNING) and message.init_pid > 1:
+        used = processes.memory(message.init_pid)
+        message.unique_memory_bytes = used.unique
+        message.shared_memory_bytes = used.shared
+    return message

@@ -68,6 +68,24 @@ def open_sockets(pid: int) -> set[int]:
     return found
 
 
+def holds_file(pid: int, name: str) -> bool:
+    """Tell whether a process has a file open or mapped, by its name as /proc shows it."""
+    try:
+        maps = (PROC / str(pid) / "maps").read_text(errors="replace")
+        links = [_target(entry) for entry in (PROC / str(pid) / "fd").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return name in links or any(line.endswith(f" {name}") for line in maps.splitlines())
+
+
+def _target(entry: Path) -> str:
+    """Return where a link of /proc leads; empty when it is gone."""
+    try:
+        return str(entry.readlink())
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def inner_pid(pid: int) -> int:
     """Return a process's id in its own pid namespace; 0 when it is gone."""
     try:

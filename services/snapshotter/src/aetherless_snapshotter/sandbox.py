@@ -13,7 +13,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from aetherless_snapshotter.sandbox_errors import SandboxError
 from aetherless_snapshotter.sandbox_events import (
     Armed,
     Event,
+    Quiesced,
     SandboxEnded,
     SandboxState,
     SandboxStatus,
@@ -54,14 +54,6 @@ EventHandler = Callable[[Event], None]
 
 _CLEARING_SECONDS = 60.0
 _ANY_PORT = 1  # a trial holds no packets
-
-
-@dataclass(frozen=True)
-class Quiesced:
-    """How many TCP connections with the outside were ended before a checkpoint."""
-
-    inbound: int
-    outbound: int
 
 
 class Sandbox:
@@ -234,7 +226,7 @@ class Sandbox:
         self._control.ask("handler-open")
 
     def close_handler_socket(self) -> None:
-        """Close all ends of HANDLER_SOCKET that are ours, also of those not yet accepted."""
+        """Close all ends of HANDLER_SOCKET that are ours."""
         self._control.ask("handler-close")
 
     def quiesce(self, port: int) -> Quiesced:
@@ -309,6 +301,10 @@ class Sandbox:
         if not answer.number("woke"):
             return None
         return self.wakes_since(answer.number("sequence") - 1)[0]
+
+    def touch(self) -> None:
+        """Have the idle time begin anew."""
+        self._control.ask("touch")
 
     def evict(self, last_call_ms: int = 0) -> None:
         """End the running tree and arm again; returns when the sandbox is armed. Idempotent.

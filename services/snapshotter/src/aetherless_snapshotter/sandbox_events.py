@@ -174,3 +174,11 @@ def describe_exit(ended: RootExited | None) -> str:
     if ended.signal:
         return signal.Signals(ended.signal).name
     return f"status {ended.code}"
+
+
+@dataclass(frozen=True)
+class Quiesced:
+    """How many TCP connections with the outside were ended before a checkpoint."""
+
+    inbound: int
+    outbound: int

@@ -13,6 +13,9 @@ LOG_TARGET = "/log/out"
 HANDLER_SOCKET = "/run/aether/handler.sock"
 HOME = "/home/fn"
 SNAPSHOT_TARGET = "/snap"
+#: Where a function's channel has its side socket.
+CHANNEL_TARGET = "/channel"
+CHANNEL_SOCKET = f"{CHANNEL_TARGET}/channel.sock"
 FUNCTION_UID = 1000
 #: What a program runs as that was given a container's capabilities.
 ROOT_UID = 0

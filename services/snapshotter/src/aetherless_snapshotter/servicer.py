@@ -14,6 +14,7 @@ from aetherless.snapshotter.v1 import snapshotter_service_pb2_grpc as pb_grpc
 from aetherless_common.pagination import paginate
 from aetherless_snapshotter import errors, trial, workload
 from aetherless_snapshotter.inspection import Found
+from aetherless_snapshotter.live import with_memory
 from aetherless_snapshotter.sandbox import Endpoint
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
             request.role,
             request.snapshot,
         )
-        return pb.CreateInstanceResponse(instance=self._instances.message(instance))
+        return pb.CreateInstanceResponse(instance=with_memory(instance))
 
     def CreateSnapshot(
         self, request: pb.CreateSnapshotRequest, context: grpc.ServicerContext
@@ -166,14 +167,14 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
             inner_ipv6=request.inner_ipv6,
         )
         instance = self._instances.arm(_id_of("name", request.name, "instances"), endpoint)
-        return pb.ArmInstanceResponse(instance=self._instances.message(instance))
+        return pb.ArmInstanceResponse(instance=with_memory(instance))
 
     def WakeInstance(
         self, request: pb.WakeInstanceRequest, context: grpc.ServicerContext
     ) -> pb.WakeInstanceResponse:
         """Restore an armed instance without a packet."""
         instance = self._instances.wake(_id_of("name", request.name, "instances"))
-        return pb.WakeInstanceResponse(instance=self._instances.message(instance))
+        return pb.WakeInstanceResponse(instance=with_memory(instance))
 
     def EvictInstance(
         self, request: pb.EvictInstanceRequest, context: grpc.ServicerContext
@@ -188,7 +189,14 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
             raise errors.invalid_argument("last_call", problem)
         instance_id = _id_of("name", request.name, "instances")
         instance = self._instances.evict(instance_id, patience, last_call)
-        return pb.EvictInstanceResponse(instance=self._instances.message(instance))
+        return pb.EvictInstanceResponse(instance=with_memory(instance))
+
+    def TouchInstance(
+        self, request: pb.TouchInstanceRequest, context: grpc.ServicerContext
+    ) -> pb.TouchInstanceResponse:
+        """Take note of activity that is no connection's."""
+        self._instances.touch(_id_of("name", request.name, "instances"))
+        return pb.TouchInstanceResponse()
 
     def DeleteInstance(
         self, request: pb.DeleteInstanceRequest, context: grpc.ServicerContext
@@ -209,7 +217,7 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
         page, token = paginate(
             wanted, lambda one: one.instance_id, request.page_size, request.page_token
         )
-        messages = [self._instances.message(one) for one in page]
+        messages = [with_memory(one) for one in page]
         return pb.ListInstancesResponse(instances=messages, next_page_token=token)
 
     def WatchInstances(
@@ -221,7 +229,7 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
             context.add_callback(subscription.close)
             for instance in self._instances.all():
                 if wanted in ("", instance.workload.function_id):
-                    yield pb.WatchInstancesResponse(instance=self._instances.message(instance))
+                    yield pb.WatchInstancesResponse(instance=with_memory(instance))
             yield pb.WatchInstancesResponse(synced=True)
             for change in subscription:
                 if wanted in ("", change.instance.workload.function_id):

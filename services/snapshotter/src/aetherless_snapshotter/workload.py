@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.sandbox_spec import (
+    CHANNEL_SOCKET,
+    CHANNEL_TARGET,
     FUNCTION_UID,
     HANDLER_SOCKET,
     HOME,
@@ -35,10 +37,11 @@ SYSTEM_TREES = tuple(map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib
 #: Where a sandbox has folders of its own.
 OWN_PLACES = (
     *map(Path, ("/proc", "/dev", "/etc", "/criu", "/log", "/snap", "/layers", "/lowers")),
+    Path(CHANNEL_TARGET),
     *(Path(tree.target) for tree in standard_trees(FUNCTION_UID)),
 )
 RESERVED_VARIABLES = frozenset(
-    {"AETHER_SOCKET", "AETHER_TRIGGER_PORT", "AETHER_FUNCTION_ID", "PORT"}
+    {"AETHER_CHANNEL", "AETHER_SOCKET", "AETHER_TRIGGER_PORT", "AETHER_FUNCTION_ID", "PORT"}
 )
 _SHEBANG_BYTES = 256
 _FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}(\.check[0-9a-f]{6})?\Z")
@@ -296,4 +299,6 @@ def _environment(workload: instance_pb2.Workload) -> dict[str, str]:
         "AETHER_FUNCTION_ID": workload.function_id.partition(".")[0],
         "PORT": str(workload.trigger_port),
     }
+    if workload.ipc:
+        fixed["AETHER_CHANNEL"] = CHANNEL_SOCKET
     return {**defaults, **workload.environment, **fixed}
