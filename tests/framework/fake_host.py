@@ -19,6 +19,7 @@ from aetherless_common.watch import Broadcaster
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from aetherless.ipc.v1 import channel_pb2
     from aetherless.netplane.v1 import endpoint_pb2, route_pb2
     from aetherless_common.errors import AetherlessError
 
@@ -55,6 +56,7 @@ class FakeHost:
         holds: while clear, CreateSnapshot does not go on.
         in_use: instances whose clients never pause.
         last_calls: instances that were ended under them, in order.
+        in_call: instances that have calls of their channels to answer.
     """
 
     def __init__(self) -> None:
@@ -63,6 +65,7 @@ class FakeHost:
         self.snapshots: dict[str, snapshot_pb2.Snapshot] = {}
         self.roots: set[tuple[str, int]] = set()
         self.endpoints: dict[str, endpoint_pb2.Endpoint] = {}
+        self.channels: dict[str, channel_pb2.Channel] = {}
         self.routes: dict[int, route_pb2.Route] = {}
         self.busy: set[str] = set()
         self.foreign_ports: set[int] = set()
@@ -71,6 +74,7 @@ class FakeHost:
         self.calls: list[str] = []
         self.in_use: set[str] = set()
         self.last_calls: list[str] = []
+        self.in_call: set[str] = set()
         self.faults: dict[str, list[AetherlessError]] = defaultdict(list)
         self.before: Callable[[str], None] = lambda _: None
         self.after: Callable[[str], None] = lambda _: None
@@ -88,6 +92,7 @@ class FakeHost:
                 "endpoints": sorted(self.endpoints),
                 "snapshots": sorted(self.snapshots),
                 "roots": [f"{owner}/{number}" for owner, number in sorted(self.roots)],
+                "channels": [_described(each) for _, each in sorted(self.channels.items())],
                 "routes": [f"{port} {r.endpoint}" for port, r in sorted(self.routes.items())],
             }
 
@@ -161,9 +166,24 @@ class FakeHost:
             instance.last_wake.CopyFrom(wake)
             self.change(instance, wake)
 
+    def dismiss(self, channel_id: str, instance: str) -> None:
+        """Let an instance, "instances/{instance}", attach to a channel no more."""
+        with self.lock:
+            admissions = self.channels[channel_id].admissions
+            kept = [each for each in admissions if each.instance != instance]
+            del admissions[:]
+            admissions.extend(kept)
+
     def find(self, name: str) -> instance_pb2.Instance:
         """Return an instance by its resource name."""
         key = name.removeprefix("instances/")
         if key not in self.instances:
             raise NotFound("INSTANCE_NOT_FOUND", f"no instance {key}", {"instance": key})
         return self.instances[key]
+
+
+def _described(channel: channel_pb2.Channel) -> str:
+    """Return where a channel leads, and who may attach."""
+    admitted = sorted(each.instance.removeprefix("instances/") for each in channel.admissions)
+    goes_to = channel.instance.removeprefix("instances/")
+    return f"{channel.name.removeprefix('channels/')} to {goes_to}, admits {' '.join(admitted)}"

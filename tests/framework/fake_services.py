@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: N802  # RPCs are named by the contract
-"""A snapshotter and a netplane over a fake host: the rules of their contracts, over real sockets.
+"""The other services over a fake host: the rules of their contracts, over real sockets.
 
 What they refuse, the real services refuse.
 """
@@ -22,6 +22,7 @@ from aetherless_common.server import serving
 from aetherless_common.watch import Broadcaster
 
 from .fake_host import ARMED, CLONE, CREATED, ENDED, RUNNING, STARTED, FakeHost
+from .fake_ipc import FakeIpc
 from .fake_netplane import FakeNetplane
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
                     netns_path=f"/netns/{next(host.counter)}",
                     init_pid=3000,
                 )
+                if request.workload.ipc:
+                    instance.channel_folder = f"/instances/{name}/channel"
                 instance.create_time.GetCurrentTime()
                 host.instances[name] = instance
                 host.roots.add((request.workload.function_id, request.workload.revision))
@@ -130,6 +133,8 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
             function = golden.workload.function_id
             text = f"{function} can't be checkpointed"
             raise FailedPrecondition("NOT_CHECKPOINTABLE", text, {"function": function})
+        if golden.workload.ipc:
+            host.dismiss(golden.workload.function_id, golden.name)
         phase = snapshot_pb2.SnapshotPhase(name="dump", state=snapshot_pb2.PHASE_STATE_STARTED)
         yield snapshotter_service_pb2.CreateSnapshotResponse(phase=phase)
         while not host.holds.wait(0.01):
@@ -314,13 +319,14 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
 
 
 class FakeServices:
-    """Serves a fake host's two services; each can be taken away and brought back."""
+    """Serves a fake host's services; each can be taken away and brought back."""
 
     def __init__(self, settings: Settings, host: FakeHost) -> None:
         self.settings = settings
         self.services: dict[str, Any] = {
             "snapshotter": FakeSnapshotter(host),
             "netplane": FakeNetplane(host),
+            "ipc": FakeIpc(host),  # type: ignore[abstract] # pipelines are declared elsewhere
         }
         self.stacks: dict[str, ExitStack] = {}
 

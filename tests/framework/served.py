@@ -17,12 +17,17 @@ NOTHING: dict[str, list[str]] = {
     "endpoints": [],
     "snapshots": [],
     "roots": [],
+    "channels": [],
     "routes": [],
 }
 
 
 def serving(
-    function_id: str = "hello", revision: int = 1, kept: Sequence[int] = ()
+    function_id: str = "hello",
+    revision: int = 1,
+    kept: Sequence[int] = (),
+    *,
+    channel: bool = False,
 ) -> dict[str, list[str]]:
     """Return what is there when exactly one revision serves, beside what is kept."""
     name = f"{function_id}-r{revision}-0"
@@ -32,6 +37,7 @@ def serving(
         "endpoints": [name],
         "snapshots": [f"{function_id}-r{number}" for number in numbers],
         "roots": [f"{function_id}/{number}" for number in numbers],
+        "channels": [f"{function_id} to {name}, admits {name}"] if channel else [],
         "routes": [f"8080 endpoints/{name}"],
     }
 

@@ -76,6 +76,7 @@ def services(settings: Settings, host: FakeHost) -> Iterator[FakeServices]:
     fakes = FakeServices(settings, host)
     fakes.start("snapshotter")
     fakes.start("netplane")
+    fakes.start("ipc")
     yield fakes
     host.holds.set()
     fakes.stop_all()

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aetherless_registry.desired import (
+    ChannelRules,
     Desired,
     Observed,
+    ObservedChannel,
     ObservedInstance,
     ObservedRoute,
     Step,
@@ -29,6 +31,16 @@ TESTDATA = Path(__file__).parent / "testdata"
 F = "f"
 DUAL = 3
 STEP_LIMIT = 80
+RULES, OTHER_RULES = ChannelRules(1_000_000), ChannelRules(2_000_000, ("g",))
+# What a transcript's command makes of what is desired.
+WISHES: dict[str, dict[str, Any]] = {
+    "channel": {"channel": RULES},
+    "delete": {"deleting": True},
+    "fail": {"failed": True},
+    "lose": {"failed": True, "serving_revision": 0, "serving_port": 0},
+    "no-channel": {"channel": None},
+    "spoil": {"spoiled": True},
+}
 # What a transcript's command makes of an instance.
 STATES = {"run": "RUNNING", "try": "TRYING"}
 
@@ -43,6 +55,7 @@ class Sandbox:
     tried: set[str] = field(default_factory=set)
     roots: set[int] = field(default_factory=set)
     routes: dict[int, ObservedRoute] = field(default_factory=dict)
+    channel: ObservedChannel | None = None
     made: int = 0
 
     def observed(self) -> Observed:
@@ -54,6 +67,7 @@ class Sandbox:
             tried=frozenset(self.tried),
             roots=frozenset(self.roots),
             routes=dict(self.routes),
+            channel=self.channel,
         )
 
     def take(self, step: Step) -> None:
@@ -72,6 +86,9 @@ class Sandbox:
                 assert self.endpoints[golden] == self.instances[golden].netns_path
                 self.instances[golden] = replace(self.instances[golden], state="STARTED")
                 self.snapshots[snapshot] = DUAL
+                if self.channel:
+                    admitted = self.channel.admitted
+                    self.channel = replace(self.channel, admitted=admitted - {golden})
             case StepKind.TRY_SNAPSHOT:
                 assert self.instances[instance].state == "CREATED"
                 assert self.endpoints[instance] == self.instances[instance].netns_path
@@ -87,8 +104,32 @@ class Sandbox:
                 self.routes[step.port] = ObservedRoute(F, endpoint, DUAL)
             case StepKind.DELETE_ROUTE:
                 assert self.routes.pop(step.port).function == F
+            case _ if "channel" in step.kind.value or "mi" in step.kind.value.partition("-")[0]:
+                self.take_of_channel(step, golden, instance)
             case _:
                 self.undo(step, golden, instance, snapshot)
+
+    def take_of_channel(self, step: Step, golden: str, instance: str) -> None:
+        """Do a step on the channel."""
+        channel = self.channel
+        if step.kind is StepKind.CREATE_CHANNEL:
+            assert channel is None
+            self.channel = ObservedChannel(OTHER_RULES)
+            return
+        assert channel
+        match step.kind:
+            case StepKind.ADMIT_GOLDEN | StepKind.ADMIT_INSTANCE:
+                name = golden if step.kind is StepKind.ADMIT_GOLDEN else instance
+                assert name in self.instances.keys() - channel.admitted
+                self.channel = replace(channel, admitted=channel.admitted | {name})
+            case StepKind.DISMISS_INSTANCE:
+                assert step.instance in channel.admitted - self.instances.keys()
+                self.channel = replace(channel, admitted=channel.admitted - {step.instance})
+            case StepKind.SET_CHANNEL:
+                assert instance in channel.admitted
+                self.channel = replace(channel, instance=instance, rules=RULES)
+            case StepKind.DELETE_CHANNEL:
+                self.channel = None
 
     def create(self, name: str, snapshot: str) -> None:
         """Make a sandbox."""
@@ -182,14 +223,8 @@ class World:
             self.desired = replace(self.desired, revision=self.last, port=port, failed=False)
         elif command == "rollback":
             self.desired = replace(self.desired, revision=fields["revision"], failed=False)
-        elif command == "fail":
-            self.desired = replace(self.desired, failed=True)
-        elif command == "delete":
-            self.desired = replace(self.desired, deleting=True)
-        elif command == "spoil":
-            self.desired = replace(self.desired, spoiled=True)
-        elif command == "lose":
-            self.desired = replace(self.desired, failed=True, serving_revision=0, serving_port=0)
+        elif command in WISHES:
+            self.desired = replace(self.desired, **WISHES[command])
         elif command in STATES:
             name = instance_id(F, fields["revision"])
             self.host.instances[name] = replace(self.host.instances[name], state=STATES[command])
@@ -221,13 +256,17 @@ class World:
             "roots": map(str, sorted(host.roots)),
             "routes": routes,
         }
+        if host.channel:
+            admitted = ", ".join(sorted(host.channel.admitted))
+            kinds["channel"] = [f"to {host.channel.instance or '-'}, admits {admitted or '-'}"]
         return [f"  {kind}: {', '.join(each) or '-'}" for kind, each in kinds.items()]
 
 
 def show(step: Step) -> str:
     """Return a step in one line."""
     revision = f" r{step.revision}" if step.revision else ""
-    return step.kind.value + revision + (f" :{step.port}" if step.port else "")
+    where = f" :{step.port}" if step.port else ""
+    return step.kind.value + revision + where + (f" {step.instance}" if step.instance else "")
 
 
 @pytest.mark.parametrize("path", sorted(TESTDATA.glob("plan_*.txt")), ids=lambda p: p.stem)
@@ -239,6 +278,16 @@ def test_transcript(path: Path, transcript: Callable[..., None]) -> None:
 def test_there_are_transcripts() -> None:
     """The test above ran at all."""
     assert list(TESTDATA.glob("plan_*.txt"))
+
+
+def channels(draw: st.DrawFn) -> ObservedChannel | None:
+    """Draw a channel that anybody may have been let into, or none."""
+    if draw(st.booleans()):
+        return None
+    known = [instance_id(F, 2), instance_id(F, 3), golden_id(F, 3)]
+    admitted = draw(st.sets(st.sampled_from(known)))
+    rules, goes_to = draw(st.sampled_from([RULES, OTHER_RULES])), draw(st.sampled_from(known))
+    return ObservedChannel(rules, goes_to, frozenset(admitted))
 
 
 def sandboxes(draw: st.DrawFn) -> Sandbox:
@@ -265,6 +314,7 @@ def sandboxes(draw: st.DrawFn) -> Sandbox:
         leads_to = draw(st.sampled_from([None, "", *sorted(host.endpoints)]))
         if leads_to is not None and not leads_to.endswith("golden"):
             host.routes[port] = ObservedRoute(F, leads_to, DUAL)
+    host.channel = channels(draw)
     return host
 
 
@@ -282,6 +332,7 @@ def worlds(draw: st.DrawFn) -> World:
         kept=draw(st.sampled_from([frozenset(), frozenset({1}), frozenset({1, 3})])) - {serving},
         deleting=draw(st.booleans()),
         spoiled=draw(st.booleans()),
+        channel=draw(st.sampled_from([None, RULES])),
     )
     if serving == desired.revision:
         desired = replace(desired, port=8080)
@@ -301,6 +352,8 @@ def test_every_world_settles(world: World) -> None:
     assert kept & set(before.snapshots) <= set(host.snapshots) <= {*kept, snapshot_id(F, target)}
     assert host.roots <= lasting
     assert before.roots & lasting <= host.roots
+    if not target or not world.desired.channel:
+        assert host.channel is None
     if not target:
         assert (host.instances, host.endpoints, host.routes) == ({}, {}, {})
         return
@@ -310,6 +363,8 @@ def test_every_world_settles(world: World) -> None:
     assert host.endpoints[name] == host.instances[name].netns_path
     assert snapshot_id(F, target) in host.snapshots
     assert host.routes == {world.desired.target_port: ObservedRoute(F, name, DUAL)}
+    if world.desired.channel:
+        assert host.channel == ObservedChannel(RULES, name, frozenset({name}))
     assert next_step(world.desired, host.observed()) is None
 
 

@@ -63,6 +63,22 @@ CHECK = [
     "DeleteSnapshot",
     "DeleteRoot",
 ]
+CALLED = [
+    "CreateChannel",
+    "CreateInstance",
+    "AttachEndpoint",
+    "AdmitInstance",
+    "CreateSnapshot",
+    "DetachEndpoint",
+    "DeleteInstance",
+    "CreateInstance",
+    "AttachEndpoint",
+    "TryInstance",
+    "AdmitInstance",
+    "ArmInstance",
+    "SetRoute",
+    "UpdateChannel",
+]
 STOP_S = 20.0
 
 
@@ -175,6 +191,24 @@ def test_a_deploy_is_finished(
     processes.restart_after_death()
     client.deployed()
     assert host.names() == serving()
+    assert processes.killed == 1
+
+
+@pytest.mark.parametrize(("moment", "index"), moments(CALLED))
+def test_a_deploy_with_a_channel_is_finished(
+    processes: Processes,
+    client: RegistryClient,
+    host: FakeHost,
+    spec: Spec,
+    moment: str,
+    index: int,
+) -> None:
+    """Whichever call it died around, calls go to the instance that serves, and to no other."""
+    processes.kill_at(moment, index)
+    client.apply(spec(ipc=True))
+    processes.restart_after_death()
+    client.deployed()
+    settled(host, serving(channel=True))
     assert processes.killed == 1
 
 

@@ -43,6 +43,7 @@ GOOD = [
     {"warmup_path": ""},
     {"warmup_path": "/health?x=1"},
     {"warmup_kind": 3},
+    {"ipc": True},
 ]
 BAD = [
     ("function_id", ""),
@@ -131,4 +132,15 @@ def test_an_environment_has_limits(spec: Spec, environment: dict[str, str]) -> N
     """More than that no program can be given."""
     (found,) = violations([spec(environment=environment)])
     assert found.field == "functions[0].environment"
+    assert "at most" in found.problem
+
+
+def test_calls_need_a_channel_and_names(spec: Spec) -> None:
+    """Its own, and those of functions; whether these exist is seen by each call."""
+    assert violations([spec(ipc=True, may_call=["a_-9", "hello"])]) == []
+    (found,) = violations([spec(may_call=["other"])])
+    assert found.field == "functions[0].may_call"
+    (found,) = violations([spec(ipc=True, may_call=["other", "a b"])])
+    assert found.field == "functions[0].may_call[1]"
+    (found,) = violations([spec(ipc=True, may_call=[f"f{n}" for n in range(65)])])
     assert "at most" in found.problem

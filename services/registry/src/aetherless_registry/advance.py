@@ -16,14 +16,8 @@ import structlog
 
 from aetherless.registry.v1 import function_pb2
 from aetherless_common import tracing
-from aetherless_common.errors import (
-    Aborted,
-    AetherlessError,
-    DeadlineExceeded,
-    Internal,
-    Unavailable,
-)
-from aetherless_registry import names, resources, revisions
+from aetherless_common.errors import AetherlessError
+from aetherless_registry import names, refusals, resources, revisions
 from aetherless_registry.desired import Desired, Step, StepKind
 from aetherless_registry.drains import Drains
 from aetherless_registry.plan import drains, next_step
@@ -44,22 +38,6 @@ log = structlog.get_logger()
 FIRST_RETRY_S = 0.1
 # What may pass is tried again; after this many times in one deploy it is the deploy's failure.
 ATTEMPTS = 3
-# The world was not any more as it was observed: somebody died, or was deleted, in between.
-OUTDATED = frozenset(
-    {
-        "ENDPOINT_EXISTS",
-        "ENDPOINT_IN_USE",
-        "ENDPOINT_NOT_FOUND",
-        "INSTANCE_NOT_FOUND",
-        "INVALID_STATE_TRANSITION",
-        "NETNS_UNREACHABLE",
-        "SNAPSHOT_NOT_FOUND",
-    }
-)
-
-# A snapshot that was good, and is made anew: the host is not what it was.
-SPOILED = frozenset({"SNAPSHOT_INCOMPATIBLE", "SNAPSHOT_STALE"})
-
 _DEPLOY_STEPS = frozenset(
     {
         StepKind.CREATE_GOLDEN,
@@ -71,6 +49,10 @@ _DEPLOY_STEPS = frozenset(
         StepKind.TRY_SNAPSHOT,
         StepKind.ARM_INSTANCE,
         StepKind.SET_ROUTE,
+        StepKind.CREATE_CHANNEL,
+        StepKind.ADMIT_GOLDEN,
+        StepKind.ADMIT_INSTANCE,
+        StepKind.SET_CHANNEL,
     }
 )
 
@@ -162,6 +144,8 @@ class Advancer:
                 continue
             desired = self._desired(record) if record else _ghost(function_id)
             observed = world.observed(function_id)
+            if world.channels is None and record and _has_channel(record):
+                raise RetryLaterError("the ipc service does not answer")
             step = next_step(desired, observed)
             with tracing.use(self._courses.of(function_id)):
                 if record and (step is None or step.kind in _SETTLED):
@@ -264,7 +248,7 @@ class Advancer:
         """Note a failed deploy, or have a snapshot made anew that this host can't use any more."""
         key = (function_id, step.revision)
         log.warning("deploy failed", function=function_id, step=step.kind.value, error=str(error))
-        if key not in self._remade and _is_spoiled(desired, error):
+        if key not in self._remade and refusals.is_spoiled(desired, error):
             self._spoiled.add(key)
             self._tell_remaking(function_id, step.revision, error)
             return
@@ -290,7 +274,7 @@ class Advancer:
         try:
             self._runner.run(function_id, step, record, world)
         except AetherlessError as error:
-            failed = record and record.deleting and not _passes(error)
+            failed = record and record.deleting and not refusals.passes(error)
             if record and failed:
                 self._catalog.fail_deploy(
                     function_id, record.revision, step.kind.value, error, lost=False
@@ -328,11 +312,10 @@ class Advancer:
 
     def _retry_if_passing(self, function_id: str, error: AetherlessError) -> None:
         """Leave for later what a service that comes back, or that is done, will answer."""
-        if _passes(error):
+        if refusals.passes(error):
             raise RetryLaterError(str(error)) from error
         attempts = self._faults[function_id] = self._faults.get(function_id, 0) + 1
-        may_pass = isinstance(error, Internal) or error.reason in OUTDATED
-        if may_pass and attempts < ATTEMPTS:
+        if refusals.may_pass(error) and attempts < ATTEMPTS:
             raise RetryLaterError(str(error)) from error
         del self._faults[function_id]
 
@@ -340,12 +323,15 @@ class Advancer:
         """Return what shall be of a declared function."""
         failed = record.deploy_state == FAILED
         target = record.serving_revision if failed else record.revision
-        serving = resources.decode_spec(record.serving_spec)
+        serving, declared = (
+            resources.decode_spec(record.serving_spec),
+            resources.decode_spec(record.spec),
+        )
         self._drains.forget(names.instance_id(record.function_id, target))
         return Desired(
             function=record.function_id,
             revision=record.revision,
-            port=resources.decode_spec(record.spec).trigger_port,
+            port=declared.trigger_port,
             serving_revision=record.serving_revision,
             serving_port=serving.trigger_port,
             failed=failed,
@@ -353,6 +339,7 @@ class Advancer:
             deleting=record.deleting,
             spoiled=(record.function_id, target) in self._spoiled,
             impatient=self._drains.given_up,
+            channel=resources.channel_rules(serving if failed else declared),
         )
 
     def _tell(
@@ -375,18 +362,6 @@ def _ghost(function_id: str) -> Desired:
     return Desired(function=function_id, revision=0, port=0, deleting=True)
 
 
-def _is_spoiled(desired: Desired, error: AetherlessError) -> bool:
-    """Tell whether a snapshot is to be made anew.
-
-    What serves and is damaged fails loudly; what is gone back to has its files, and nobody else.
-    """
-    if error.reason == "SNAPSHOT_CORRUPT":
-        return desired.target in desired.kept and not desired.repairing
-    return error.reason in SPOILED
-
-
-def _passes(error: AetherlessError) -> bool:
-    """Tell whether an error passes by itself: a service restarts, or is at work on the thing."""
-    if isinstance(error, DeadlineExceeded):
-        return error.reason == "PEER_TIMEOUT"
-    return isinstance(error, (Unavailable, Aborted))
+def _has_channel(record: FunctionRecord) -> bool:
+    """Tell whether a function is called, or shall be, through a channel."""
+    return any(resources.decode_spec(spec).ipc for spec in (record.spec, record.serving_spec))

@@ -118,6 +118,7 @@ class Check:
         spec.CopyFrom(request.spec)
         spec.function_id = self._id
         self._workload = resources.workload(spec, _REVISION)
+        self._rules = resources.channel_rules(spec)
 
     def cancel(self) -> None:
         """Have it end soon: nobody waits for it any more."""
@@ -145,13 +146,18 @@ class Check:
     def _steps(self) -> Responses:
         """Do all steps."""
         peers, golden, clone = self._peers, self._golden, self._clone
-        for service in SERVICES:
+        for service in (*SERVICES, *(["ipc"] if self._rules else [])):
             # A channel that found nobody a moment ago would refuse the first call.
             peers.answers(service, READY_S)
         started = yield from self._step(
             StepKind.CREATE_GOLDEN, lambda: peers.create_golden(golden, self._workload)
         )
         yield from self._step(StepKind.ATTACH_GOLDEN, lambda: self._attach(started))
+        if rules := self._rules:
+            yield from self._step(
+                StepKind.CREATE_CHANNEL, lambda: peers.create_channel(self._id, rules)
+            )
+            yield from self._step(StepKind.ADMIT_GOLDEN, lambda: peers.admit(self._id, started))
         snapshot = yield from self._checkpoint()
         yield from self._step(StepKind.DELETE_GOLDEN, self._delete_golden)
         made = yield from self._step(

@@ -25,6 +25,11 @@ class StepKind(enum.StrEnum):
     TRY_SNAPSHOT = "try-snapshot"
     ARM_INSTANCE = "arm-instance"
     SET_ROUTE = "set-route"
+    # Of functions with a channel.
+    CREATE_CHANNEL = "create-channel"
+    ADMIT_GOLDEN = "admit-golden"
+    ADMIT_INSTANCE = "admit-instance"
+    SET_CHANNEL = "set-channel"
     # The undoing.
     RESERVE_PORT = "reserve-port"
     DELETE_ROUTE = "delete-route"
@@ -33,6 +38,8 @@ class StepKind(enum.StrEnum):
     DELETE_INSTANCE = "delete-instance"
     DELETE_SNAPSHOT = "delete-snapshot"
     DELETE_ROOT = "delete-root"
+    DISMISS_INSTANCE = "dismiss-instance"
+    DELETE_CHANNEL = "delete-channel"
     # Nothing is asked of another service.
     AWAIT_PORT = "await-port"
     MARK_SERVING = "mark-serving"
@@ -50,6 +57,16 @@ class Step:
     port: int = 0
     # Of a drain: takes no further request, and ends what is in use still.
     last_call: bool = False
+    # The instance that is dismissed.
+    instance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRules:
+    """What holds for the calls through a function's channel."""
+
+    timeout_ns: int
+    may_call: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +88,8 @@ class Desired:
     spoiled: bool = False
     # Instances that are not waited for any longer.
     impatient: frozenset[str] = frozenset()
+    # What holds for the target's channel; None when it has none.
+    channel: ChannelRules | None = None
 
     @property
     def target(self) -> int:
@@ -112,6 +131,17 @@ class ObservedRoute:
     families: int
 
 
+@dataclass(frozen=True, slots=True)
+class ObservedChannel:
+    """A channel as the ipc service has it; instances are ids."""
+
+    rules: ChannelRules
+    # Where calls go; empty for nowhere yet.
+    instance: str = ""
+    # Who may attach.
+    admitted: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """What is, of one function; of routes, all."""
@@ -126,6 +156,7 @@ class Observed:
     # The revisions that have a copy of the function's folder.
     roots: frozenset[int] = frozenset()
     routes: Mapping[int, ObservedRoute] = field(default_factory=dict)
+    channel: ObservedChannel | None = None
 
     def revisions(self) -> set[int]:
         """Return the revisions that anything belongs to."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # How long the news of what was just done may take; after that the answer itself is taken over.
 NEWS_TIMEOUT_S = 1.0
+# How long calls that were delivered through a channel are waited for before an eviction.
+CALLS_PATIENCE_S = 5.0
 _RUNS = frozenset({instance_pb2.INSTANCE_STATE_RUNNING, instance_pb2.INSTANCE_STATE_RESTORING})
 
 
@@ -59,13 +61,14 @@ class Operations:
         Raises:
             NotFound: FUNCTION_NOT_FOUND.
             Aborted: OPERATION_IN_PROGRESS, it is being deleted.
-            FailedPrecondition: INVALID_STATE_TRANSITION, nothing serves it; or the snapshotter's.
+            FailedPrecondition: INVALID_STATE_TRANSITION, nothing serves it; the snapshotter's; or
+                CALLS_IN_FLIGHT.
             Unavailable: PEER_UNREACHABLE.
         """
         record = self._serving(function_id, FunctionState.WARM_SNAPSHOT)
         for clone in self._peers.clones(record.function_id):
             if clone.state in _RUNS:
-                self._evict(clone.name)
+                self._evict(clone)
         return self._catalog.get(function_id)
 
     def wake(self, function_id: str) -> FunctionRecord:
@@ -84,10 +87,17 @@ class Operations:
         self._take_over(woken, lambda seen: seen.wakes >= woken.wakes)
         return self._catalog.get(function_id)
 
-    def _evict(self, name: str) -> None:
-        """End the process tree of one instance."""
-        evicted = self._peers.evict(name)
-        self._take_over(evicted, lambda seen: _shows_eviction(seen, evicted))
+    def _evict(self, clone: instance_pb2.Instance) -> None:
+        """End the process tree of one instance, after its channel has let it go."""
+        function_id = clone.workload.function_id
+        if clone.workload.ipc:
+            self._peers.dismiss(function_id, clone.name, CALLS_PATIENCE_S)
+        try:
+            evicted = self._peers.evict(clone.name)
+            self._take_over(evicted, lambda seen: _shows_eviction(seen, evicted))
+        finally:
+            if clone.workload.ipc:
+                self._peers.admit(function_id, clone)
 
     def _serving(self, function_id: str, target: FunctionState) -> FunctionRecord:
         """Return a function that something serves."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the registry asks of the snapshotter and the netplane, in the registry's own words."""
+"""What the registry asks of the other services, in the registry's own words."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from aetherless.ipc.v1 import channel_pb2, ipc_service_pb2, ipc_service_pb2_grpc
 from aetherless.netplane.v1 import (
     endpoint_pb2,
     netplane_service_pb2,
@@ -19,7 +20,7 @@ from aetherless.snapshotter.v1 import (
     snapshotter_service_pb2_grpc,
 )
 from aetherless_common.channels import connect, serves
-from aetherless_common.errors import AetherlessError
+from aetherless_common.errors import AetherlessError, Unavailable
 from aetherless_registry import names, resources
 from aetherless_registry.desired import Observed, ObservedInstance, ObservedRoute
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
     from aetherless_common.channels import TypedStream
     from aetherless_common.settings import Settings
+    from aetherless_registry.desired import ChannelRules
 
+SERVICES = ("snapshotter", "netplane", "ipc")
 PAGE_SIZE = 1000
 
 
@@ -41,6 +44,8 @@ class World:
     snapshots: dict[str, snapshot_pb2.Snapshot] = field(default_factory=dict)
     routes: dict[int, route_pb2.Route] = field(default_factory=dict)
     roots: tuple[snapshotter_service_pb2.Root, ...] = ()
+    # None while the ipc service does not answer: functions without a channel don't need it.
+    channels: dict[str, channel_pb2.Channel] | None = field(default_factory=dict)
 
     def owners(self) -> set[str]:
         """Return the functions that anything belongs to which the registry named."""
@@ -51,10 +56,12 @@ class World:
             for route in self.routes.values()
         ]
         of_roots = {root.function_id for root in self.roots}
-        return {owner.function for owner in found if owner} | of_roots
+        of_channels = {each.function_id for each in (self.channels or {}).values()}
+        return {owner.function for owner in found if owner} | of_roots | of_channels
 
     def observed(self, function_id: str) -> Observed:
         """Return what there is of one function, for the plan."""
+        channel = (self.channels or {}).get(function_id)
         return Observed(
             instances={
                 name: ObservedInstance(resources.instance_state(each), each.netns_path)
@@ -83,22 +90,24 @@ class World:
                 )
                 for port, each in self.routes.items()
             },
+            channel=resources.observed_channel(channel) if channel else None,
         )
 
 
 class Peers:
-    """Calls to the two services; each fails with the typed error that the service answered.
+    """Calls to the services; each fails with the typed error that the service answered.
 
     Args:
         settings: where their sockets are.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._channels = {name: connect(settings, name) for name in ("snapshotter", "netplane")}
+        self._channels = {name: connect(settings, name) for name in SERVICES}
         self._snapshotter = snapshotter_service_pb2_grpc.SnapshotterServiceStub(
             self._channels["snapshotter"]
         )
         self._netplane = netplane_service_pb2_grpc.NetplaneServiceStub(self._channels["netplane"])
+        self._ipc = ipc_service_pb2_grpc.IpcServiceStub(self._channels["ipc"])
 
     def close(self) -> None:
         """Close the channels; calls under way fail."""
@@ -132,7 +141,17 @@ class Peers:
             {names.bare(each.name, names.SNAPSHOTS): each for each in snapshots},
             {each.port: each for each in routes},
             tuple(roots),
+            self._all_channels(),
         )
+
+    def _all_channels(self) -> dict[str, channel_pb2.Channel] | None:
+        """Return the channels by id; None when the service is not there."""
+        request = ipc_service_pb2.ListChannelsRequest()
+        try:
+            found = list(_pages(self._ipc.ListChannels, request, "channels"))
+        except Unavailable:
+            return None
+        return {names.bare(each.name, names.CHANNELS): each for each in found}
 
     def clones(self, function_id: str) -> list[instance_pb2.Instance]:
         """Return the instances that serve a function."""
@@ -274,6 +293,57 @@ class Peers:
         """Free a port."""
         request = netplane_service_pb2.DeleteRouteRequest(name=f"{names.ROUTES}{port}")
         self._netplane.DeleteRoute(request)
+
+    # Channels
+
+    def create_channel(self, function_id: str, rules: ChannelRules) -> None:
+        """Give a function its channel; nobody is let in yet."""
+        channel = _channel(function_id, rules)
+        channel.function_id = function_id
+        request = ipc_service_pb2.CreateChannelRequest(channel_id=function_id, channel=channel)
+        self._ipc.CreateChannel(request)
+
+    def set_channel(self, function_id: str, instance: str, rules: ChannelRules) -> None:
+        """Have new calls of a function go to an instance."""
+        channel = _channel(function_id, rules)
+        channel.instance = names.INSTANCES + instance
+        request = ipc_service_pb2.UpdateChannelRequest(channel=channel)
+        request.update_mask.paths.extend(("instance", "timeout", "may_call"))
+        self._ipc.UpdateChannel(request)
+
+    def admit(self, function_id: str, instance: instance_pb2.Instance) -> None:
+        """Let processes of an instance attach to its function's channel."""
+        request = ipc_service_pb2.AdmitInstanceRequest(
+            channel=names.CHANNELS + function_id,
+            instance=instance.name,
+            folder=instance.channel_folder,
+        )
+        self._ipc.AdmitInstance(request)
+
+    def dismiss(
+        self, function_id: str, name: str, patience_s: float, *, force: bool = False
+    ) -> None:
+        """Let nobody of "instances/{instance}" attach any more, and end what is attached.
+
+        Calls that it has are waited for; then it is refused, unless ``force`` has them made again.
+        """
+        request = ipc_service_pb2.DetachInstanceRequest(
+            channel=names.CHANNELS + function_id, instance=name, force=force
+        )
+        request.drain_timeout.FromMilliseconds(round(patience_s * 1000))
+        self._ipc.DetachInstance(request)
+
+    def delete_channel(self, function_id: str) -> None:
+        """Take a function's channel away; calls under way end."""
+        name = names.CHANNELS + function_id
+        self._ipc.DeleteChannel(ipc_service_pb2.DeleteChannelRequest(name=name))
+
+
+def _channel(function_id: str, rules: ChannelRules) -> channel_pb2.Channel:
+    """Return a function's channel with its rules."""
+    channel = channel_pb2.Channel(name=names.CHANNELS + function_id, may_call=rules.may_call)
+    channel.timeout.FromNanoseconds(rules.timeout_ns)
+    return channel
 
 
 def _pages(call: Callable[[Any], Any], request: Any, items: str) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aetherless_registry.desired import Desired, Observed, ObservedRoute, Step, StepKind
-from aetherless_registry.names import golden_id, instance_id, snapshot_id
+from aetherless_registry.names import golden_id, instance_id, sandbox_owner, snapshot_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,12 +31,14 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
     """Yield what is to be done, by urgency; only the first is sure."""
     if desired.deleting or not desired.target:
         yield from _delete_routes(desired, observed, keep=set())
+        yield from _end_channel(desired, observed)
         for revision in sorted(observed.revisions()):
             yield from _remove(desired, observed, revision)
         if desired.deleting:
             yield Step(StepKind.FORGET)
         return
     yield from _lead_back(desired, observed)
+    yield from _channel(desired, observed)
     yield from _delete_routes(desired, observed, keep={desired.target_port, desired.serving_port})
     others = sorted(observed.revisions() - {desired.target, desired.serving_revision})
     draining = [step.revision for step in drains(desired, observed)]
@@ -53,6 +55,38 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
     # What is answering still is waited for last: the next revision does not have to.
     for revision in draining:
         yield from _remove(desired, observed, revision)
+    yield from _end_channel(desired, observed)
+
+
+def _channel(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what gives the target its channel, and lets nobody into it who is gone."""
+    channel = observed.channel
+    if channel is None:
+        if desired.channel:
+            yield Step(StepKind.CREATE_CHANNEL, desired.target)
+        return
+    for name in sorted(channel.admitted - observed.instances.keys()):
+        owner = sandbox_owner(name)
+        yield Step(StepKind.DISMISS_INSTANCE, owner.revision if owner else 0, instance=name)
+    name = instance_id(desired.function, desired.serving_revision)
+    serving = observed.instances.get(name)
+    lives = serving is not None and serving.state in {"ARMED", "RESTORING", "RUNNING"}
+    if lives and channel.instance == name and name not in channel.admitted:
+        # An eviction was begun by somebody who died.
+        yield Step(StepKind.ADMIT_INSTANCE, desired.serving_revision)
+
+
+def _end_channel(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what takes a channel away that nothing shall be called through."""
+    wanted = desired.channel and desired.target and not desired.deleting
+    if observed.channel and not wanted:
+        yield Step(StepKind.DELETE_CHANNEL)
+
+
+def _is_shut_out(desired: Desired, observed: Observed, name: str) -> bool:
+    """Tell whether an instance of the target should have been let into the channel and was not."""
+    channel = observed.channel
+    return desired.channel is not None and channel is not None and name not in channel.admitted
 
 
 def _snapshot(desired: Desired, observed: Observed) -> Iterator[Step]:
@@ -71,6 +105,8 @@ def _snapshot(desired: Desired, observed: Observed) -> Iterator[Step]:
         yield Step(StepKind.CREATE_GOLDEN, revision)
     elif endpoint is None:
         yield Step(StepKind.ATTACH_GOLDEN, revision)
+    elif _is_shut_out(desired, observed, golden):
+        yield Step(StepKind.ADMIT_GOLDEN, revision)
     yield Step(StepKind.CREATE_SNAPSHOT, revision)
 
 
@@ -89,14 +125,18 @@ def _instance(desired: Desired, observed: Observed) -> Iterator[Step]:
         yield Step(StepKind.CREATE_INSTANCE, revision)
     elif endpoint is None:
         yield Step(StepKind.ATTACH_INSTANCE, revision)
-    elif instance and instance.state == "CREATED":
-        if snapshot_id(desired.function, revision) not in observed.tried:
+    else:
+        made = instance is not None and instance.state == "CREATED"
+        if made and snapshot_id(desired.function, revision) not in observed.tried:
             yield Step(StepKind.TRY_SNAPSHOT, revision)
-        yield Step(StepKind.ARM_INSTANCE, revision)
+        if _is_shut_out(desired, observed, name):
+            yield Step(StepKind.ADMIT_INSTANCE, revision)
+        if made:
+            yield Step(StepKind.ARM_INSTANCE, revision)
 
 
 def _route(desired: Desired, observed: Observed) -> Iterator[Step]:
-    """Yield what leads the target's port to the target."""
+    """Yield what leads the target's port, and the calls through its channel, to the target."""
     route = observed.routes.get(desired.target_port)
     families = observed.snapshots[snapshot_id(desired.function, desired.target)]
     wanted = ObservedRoute(
@@ -106,6 +146,17 @@ def _route(desired: Desired, observed: Observed) -> Iterator[Step]:
         yield Step(StepKind.AWAIT_PORT, desired.target, desired.target_port)
     elif route != wanted:
         yield Step(StepKind.SET_ROUTE, desired.target, desired.target_port)
+    channel = observed.channel
+    if (
+        desired.channel
+        and channel
+        and (channel.instance, channel.rules)
+        != (
+            wanted.endpoint,
+            desired.channel,
+        )
+    ):
+        yield Step(StepKind.SET_CHANNEL, desired.target)
 
 
 def _lead_back(desired: Desired, observed: Observed) -> Iterator[Step]:

@@ -9,11 +9,13 @@ from aetherless.netplane.v1 import route_pb2
 from aetherless.registry.v1 import function_pb2, registry_service_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_registry import errors, names, revisions, wakes
+from aetherless_registry.desired import ChannelRules, ObservedChannel
 from aetherless_registry.machine import Activity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from aetherless.ipc.v1 import channel_pb2
     from aetherless_common.errors import AetherlessError
     from aetherless_registry.store import Change, FunctionRecord
 
@@ -155,6 +157,23 @@ def workload(spec: function_pb2.FunctionSpec, revision: int) -> instance_pb2.Wor
         warmup=instance_pb2.Warmup(kind=_WARMUPS[spec.warmup_kind], path=spec.warmup_path or "/"),
         mounts=spec.mounts,
         capabilities=_CAPABILITIES[spec.capabilities],
+        ipc=spec.ipc,
+    )
+
+
+def channel_rules(spec: function_pb2.FunctionSpec) -> ChannelRules | None:
+    """Return what holds for the channel of a declaration; None when it has none."""
+    if not spec.ipc:
+        return None
+    return ChannelRules(spec.timeout.ToNanoseconds(), tuple(spec.may_call))
+
+
+def observed_channel(channel: channel_pb2.Channel) -> ObservedChannel:
+    """Return a channel as the plan sees it."""
+    return ObservedChannel(
+        ChannelRules(channel.timeout.ToNanoseconds(), tuple(channel.may_call)),
+        names.bare(channel.instance, names.INSTANCES),
+        frozenset(names.bare(each.instance, names.INSTANCES) for each in channel.admissions),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aetherless.registry.v1 import function_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_common.errors import NotFound
+from aetherless_common.errors import AetherlessError, NotFound
 from aetherless_registry import names, resources, revisions, trials
 from aetherless_registry.desired import Step, StepKind
 from aetherless_registry.events import WARNING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aetherless_common.channels import TypedStream
     from aetherless_registry.catalog import Catalog
     from aetherless_registry.courses import Courses
+    from aetherless_registry.desired import ChannelRules, ObservedChannel
     from aetherless_registry.events import EventLog
     from aetherless_registry.peers import Peers, World
     from aetherless_registry.store import FunctionRecord
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 DRAIN_PATIENCE_S = 0.01
 # How long requests that were taken by then may go on when connections in use are ended.
 LAST_CALL_S = 1.0
-_GONE = frozenset({"INSTANCE_NOT_FOUND", "SNAPSHOT_NOT_FOUND", "ROUTE_NOT_FOUND"})
+_GONE = frozenset(
+    {"CHANNEL_NOT_FOUND", "INSTANCE_NOT_FOUND", "ROUTE_NOT_FOUND", "SNAPSHOT_NOT_FOUND"}
+)
 _PHASES = {
     snapshot_pb2.PHASE_STATE_STARTED: function_pb2.PROGRESS_STATE_STARTED,
     snapshot_pb2.PHASE_STATE_DONE: function_pb2.PROGRESS_STATE_DONE,
@@ -70,6 +73,19 @@ class _Job:
         """What the revision runs."""
         return resources.workload(self.spec, self.step.revision)
 
+    @property
+    def rules(self) -> ChannelRules:
+        """What holds for the revision's channel, which it has."""
+        rules = resources.channel_rules(self.spec)
+        if rules is None:
+            raise AssertionError(f"{self.function_id} has no channel")
+        return rules
+
+    @property
+    def channel(self) -> ObservedChannel | None:
+        """The function's channel as observed."""
+        return self.world.observed(self.function_id).channel
+
 
 class StepRunner:
     """Does steps. Safe for use by many threads.
@@ -98,6 +114,10 @@ class StepRunner:
             StepKind.TRY_SNAPSHOT: self._try_snapshot,
             StepKind.ARM_INSTANCE: self._arm_instance,
             StepKind.SET_ROUTE: self._set_route,
+            StepKind.CREATE_CHANNEL: self._create_channel,
+            StepKind.ADMIT_GOLDEN: lambda job: self._admit(job, job.golden),
+            StepKind.ADMIT_INSTANCE: lambda job: self._admit(job, job.instance),
+            StepKind.SET_CHANNEL: self._set_channel,
             StepKind.RESERVE_PORT: self._reserve_port,
             StepKind.DELETE_ROUTE: self._delete_route,
             StepKind.DRAIN_INSTANCE: self._drain_instance,
@@ -105,6 +125,8 @@ class StepRunner:
             StepKind.DELETE_INSTANCE: self._delete_instance,
             StepKind.DELETE_SNAPSHOT: self._delete_snapshot,
             StepKind.DELETE_ROOT: self._delete_root,
+            StepKind.DISMISS_INSTANCE: self._dismiss_instance,
+            StepKind.DELETE_CHANNEL: self._delete_channel,
         }
 
     def run(
@@ -205,7 +227,16 @@ class StepRunner:
 
     def _drain_instance(self, job: _Job) -> None:
         last_call = LAST_CALL_S if job.step.last_call else 0
-        self._peers.evict(names.INSTANCES + job.instance, DRAIN_PATIENCE_S, last_call)
+        name, channel = names.INSTANCES + job.instance, job.channel
+        admitted = bool(channel and job.instance in channel.admitted)
+        if admitted:
+            self._peers.dismiss(job.function_id, name, DRAIN_PATIENCE_S, force=job.step.last_call)
+        try:
+            self._peers.evict(name, DRAIN_PATIENCE_S, last_call)
+        except AetherlessError:
+            if admitted:
+                self._admit(job, job.instance)
+            raise
 
     def _detach_instance(self, job: _Job) -> None:
         self._peers.detach_endpoint(job.instance)
@@ -218,6 +249,22 @@ class StepRunner:
 
     def _delete_root(self, job: _Job) -> None:
         self._peers.delete_root(job.function_id, job.step.revision)
+
+    def _create_channel(self, job: _Job) -> None:
+        self._peers.create_channel(job.function_id, job.rules)
+
+    def _admit(self, job: _Job, name: str) -> None:
+        self._peers.admit(job.function_id, job.world.instances[name])
+
+    def _set_channel(self, job: _Job) -> None:
+        self._peers.set_channel(job.function_id, job.instance, job.rules)
+
+    def _dismiss_instance(self, job: _Job) -> None:
+        name = names.INSTANCES + job.step.instance
+        _gone_is_fine(lambda: self._peers.dismiss(job.function_id, name, 0, force=True))
+
+    def _delete_channel(self, job: _Job) -> None:
+        _gone_is_fine(lambda: self._peers.delete_channel(job.function_id))
 
     def _attach(self, job: _Job, name: str) -> None:
         """Give the sandbox of an instance its link."""

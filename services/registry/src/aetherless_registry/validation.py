@@ -18,13 +18,14 @@ FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 VARIABLE = re.compile(r"[^=\0]+")
 WARMUP_PATH = re.compile(r"(/[!-~]*)?")
 RESERVED_VARIABLES = frozenset(
-    {"AETHER_SOCKET", "AETHER_TRIGGER_PORT", "AETHER_FUNCTION_ID", "PORT"}
+    {"AETHER_CHANNEL", "AETHER_SOCKET", "AETHER_TRIGGER_PORT", "AETHER_FUNCTION_ID", "PORT"}
 )
 MAX_MEMORY_MB = 16384
 MAX_PORT = 65535
 MAX_TIMEOUT_MS = 900_000
 MAX_RESTORE_TIMEOUT_MS = 100_000
 MAX_VARIABLES = 1024
+MAX_CALLEES = 64
 MAX_ENVIRONMENT = 128 << 10  # bytes: the kernel takes no longer string
 NS_PER_MS = 1_000_000
 
@@ -76,6 +77,7 @@ def _problems(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
     yield from _times(spec)
     yield from _environment(spec)
     yield from _warmup(spec)
+    yield from _calls(spec)
 
 
 def _times(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
@@ -106,6 +108,17 @@ def _warmup(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
         yield "warmup_kind", f"must be HTTP, TCP or NONE, is {spec.warmup_kind}"
     if not WARMUP_PATH.fullmatch(spec.warmup_path):
         yield "warmup_path", "must begin with a slash and hold no spaces"
+
+
+def _calls(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the functions that it may call."""
+    if spec.may_call and not spec.ipc:
+        yield "may_call", "needs ipc: calls go through its channel"
+    if len(spec.may_call) > MAX_CALLEES:
+        yield "may_call", f"must name at most {MAX_CALLEES} functions"
+    for number, callee in enumerate(spec.may_call):
+        if not FUNCTION_ID.fullmatch(callee):
+            yield f"may_call[{number}]", f"must be the id of a function, is {callee!r}"
 
 
 def _is_path(path: str) -> bool:
