@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The client of a function's channel, in one header: answers calls that come through shared memory.
+ * The client of a function's channel, in one header: answers and makes calls through shared memory.
  *
  *	static enum aether_status upper(const struct aether_request *request,
  *					struct aether_answer *answer, void *context)
@@ -17,79 +17,20 @@
  *	}
  *
  * Needs Linux, GCC or Clang, and _GNU_SOURCE before the first include. single_header.py makes one
- * file of this and of the ring's headers.
+ * file of this and of the headers that it includes. A client is for one thread.
  */
 #ifndef AETHERLESS_H
 #define AETHERLESS_H
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
+#include "stages.h"
 
-#include "../../services/ipc/ring/native/waiting.h"
-
-#define AETHER_PAGE 4096u
-#define AETHER_VERSION 1u
-#define AETHER_SMALLEST_RING (64u << 10)
-#define AETHER_LARGEST_RING (1u << 30)
-#define AETHER_REQUEST_HEAD 24u
-#define AETHER_RESPONSE_HEAD 16u
-#define AETHER_LONGEST_ANSWER 512
-#define AETHER_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-#define AETHER_SECOND 1000000000u
+#define AETHER_RETRY_SOON 250000       /* ns; while a restore is looked out for */
+#define AETHER_SOON 200000000	       /* ns; what takes longer is no checkpoint */
 #define AETHER_RETRY 1000000	       /* ns; while nobody can be attached */
 #define AETHER_RETRY_ATTACHED 50000000 /* ns; while another process is attached */
-#define AETHER_FOREVER UINT64_MAX
-
-/* What a record is, in its type word. Others are the users' own. */
-enum aether_record_type {
-	AETHER_USER = 0,
-	AETHER_REQUEST = 1,
-	AETHER_RESPONSE = 2,
-	AETHER_PING = 3,
-	AETHER_PONG = 4,
-	AETHER_SHUTDOWN = 5,
-};
-
-enum aether_direction { AETHER_TO_PEER = 0, AETHER_FROM_PEER = 1 };
-
-/* How a call ended. */
-enum aether_status {
-	AETHER_RESULT = 0,
-	AETHER_FAILED = 1, /* the data is a message, UTF-8 */
-	AETHER_NO_METHOD = 2,
-	AETHER_DEADLINE_PASSED = 3,
-};
-
-/* One attachment. */
-struct aether_channel {
-	int control;	    /* its end is the attachment's end */
-	int descriptors[3]; /* the region, this side's wake, the service's wake */
-	uint8_t *memory;    /* the region, mapped */
-	size_t region_bytes;
-	uint64_t ring_bytes;
-	uint64_t generation;
-	struct aether_ring in;	/* records to this side */
-	struct aether_ring out; /* records from it */
-};
-
-/* A call of the function. What the pointers point at is valid while the handler runs. */
-struct aether_request {
-	uint64_t id;	      /* unique while the channel lives */
-	uint64_t deadline_ns; /* of CLOCK_REALTIME; 0 for none */
-	uint32_t attempt;     /* 1, or more when it was delivered before and not answered */
-	uint16_t trace_length;
-	uint16_t method_length;
-	const char *trace;  /* the W3C traceparent; not terminated */
-	const char *method; /* UTF-8; not terminated */
-	const uint8_t *data;
-	uint32_t length;
-};
+#define AETHER_HEADROOM 65792u	       /* before an answer: a head, a trace and a method's name */
+#define AETHER_BUSY_RECORDS 64	       /* between looks at the control socket */
+#define AETHER_EDGE_SLICE 1000000      /* ns; between looks for an edge that is not there yet */
 
 /* Where a handler puts its answer; the data of the other states than RESULT is a message. */
 struct aether_answer {
@@ -101,343 +42,648 @@ struct aether_answer {
 typedef enum aether_status (*aether_handler)(const struct aether_request *request,
 					     struct aether_answer *answer, void *context);
 
-/* Return one end of a ring in a mapped region of a checked size. */
-static inline struct aether_ring aether_end(uint8_t *memory, uint64_t ring_bytes,
-					    enum aether_direction direction)
+/* How to serve. */
+struct aether_options {
+	const char *path; /* the side socket; NULL for what AETHER_CHANNEL names */
+	aether_handler handler;
+	void *context;
+	uint64_t spin; /* ns to look again and again before sleeping */
+};
+
+/* What another function answered; free it with aether_free_reply. */
+struct aether_reply {
+	const uint8_t *data;
+	uint32_t length;
+	struct aether_taken *record;
+};
+
+/* An attachment with all that it has to do. */
+struct aether_client {
+	struct aether_channel channel; /* first, for aether_listen */
+	struct aether_stages stages;
+	struct aether_options options;
+	struct aether_taken *queue; /* records that came while an answer was waited for */
+	uint64_t calls;
+	uint64_t swept;
+	uint32_t records;
+	uint32_t buffer_bytes;
+	uint8_t *buffer;
+	bool leaving;
+};
+
+static inline void aether_listen(struct aether_channel *channel, const char *said,
+				 int descriptors[3])
 {
-	static const struct aether_checksum_way *way; /* the same whoever writes it */
-	if (!__atomic_load_n(&way, __ATOMIC_ACQUIRE))
-		__atomic_store_n(&way, aether_choose_checksum(), __ATOMIC_RELEASE);
-	return (struct aether_ring){.control = memory + AETHER_PAGE * (1 + direction),
-				    .data = memory + 3 * AETHER_PAGE + direction * ring_bytes,
-				    .closed = memory + AETHER_CLOSED_OFFSET,
-				    .checksum = way->function,
-				    .size = ring_bytes};
+	aether_hear_stages(&((struct aether_client *)channel)->stages, said, descriptors);
 }
 
-/* Attaching */
-
-/* Read " NAME=number" of the service's answer; 0 when it is not there. */
-static inline uint64_t aether_field(const char *said, const char *name)
+/* Attach once, for programs that only call; as aether_attach. */
+static inline int aether_open(struct aether_client *client, const char *path)
 {
-	const char *found = strstr(said, name);
-	return found ? strtoull(found + strlen(name), NULL, 10) : 0;
+	*client = (struct aether_client){0};
+	int failed = aether_attach(&client->channel, path);
+	client->channel.listener = aether_listen;
+	return failed;
 }
 
-static inline void aether_keep_descriptors(struct aether_channel *channel, struct msghdr *message)
+/* Let go of everything. */
+static inline void aether_close(struct aether_client *client)
 {
-	struct cmsghdr *part = CMSG_FIRSTHDR(message);
-	if (!part || part->cmsg_type != SCM_RIGHTS)
-		return;
-	size_t length = part->cmsg_len - CMSG_LEN(0);
-	memcpy(channel->descriptors, CMSG_DATA(part),
-	       length < sizeof(channel->descriptors) ? length : sizeof(channel->descriptors));
-}
-
-/* Receive what the service says, terminated, and the descriptors that come with it. */
-static inline int aether_hear(struct aether_channel *channel, char said[AETHER_LONGEST_ANSWER + 1])
-{
-	union {
-		char bytes[CMSG_SPACE(sizeof(channel->descriptors))];
-		struct cmsghdr aligned;
-	} ancillary;
-	struct iovec part = {said, AETHER_LONGEST_ANSWER};
-	struct msghdr message = {.msg_iov = &part,
-				 .msg_iovlen = 1,
-				 .msg_control = &ancillary,
-				 .msg_controllen = sizeof(ancillary)};
-	ssize_t length = recvmsg(channel->control, &message, MSG_CMSG_CLOEXEC);
-	if (length <= 0)
-		return length == 0 ? ECONNRESET : errno;
-	said[length] = 0;
-	aether_keep_descriptors(channel, &message);
-	return 0;
-}
-
-static inline int aether_connect(struct aether_channel *channel, const char *path)
-{
-	const struct timeval limit = {5, 0};
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof(address.sun_path))
-		return ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	channel->control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (channel->control < 0)
-		return errno;
-	setsockopt(channel->control, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return connect(channel->control, (struct sockaddr *)&address, sizeof(address)) ? errno : 0;
-}
-
-/* Check that a region is sealed and of its size, and map it. */
-static inline int aether_map(struct aether_channel *channel)
-{
-	struct stat about;
-	uint64_t ring = channel->ring_bytes;
-	int seals = fcntl(channel->descriptors[0], F_GET_SEALS);
-	if (seals < 0 || (seals & AETHER_SEALS) != AETHER_SEALS || ring < AETHER_SMALLEST_RING ||
-	    ring > AETHER_LARGEST_RING || ring & (ring - 1) ||
-	    fstat(channel->descriptors[0], &about) ||
-	    (uint64_t)about.st_size != 3 * AETHER_PAGE + 2 * ring)
-		return EINVAL;
-	/* SAFETY: the seals hold, so that the mapping can't lose its pages (SIGBUS). */
-	void *memory = mmap(NULL, (size_t)about.st_size, PROT_READ | PROT_WRITE, MAP_SHARED,
-			    channel->descriptors[0], 0);
-	if (memory == MAP_FAILED)
-		return errno;
-	channel->memory = memory;
-	channel->region_bytes = (size_t)about.st_size;
-	return 0;
-}
-
-static inline int aether_check_header(struct aether_channel *channel)
-{
-	uint32_t version;
-	uint64_t numbers[3]; /* bytes of the region, of a ring, generation */
-	memcpy(&version, channel->memory + 8, sizeof(version));
-	memcpy(numbers, channel->memory + 16, sizeof(numbers));
-	channel->generation = numbers[2];
-	return memcmp(channel->memory, "AETHRING", 8) || version != AETHER_VERSION ||
-			       numbers[0] != channel->region_bytes ||
-			       numbers[1] != channel->ring_bytes
-		       ? EINVAL
-		       : 0;
-}
-
-/* The errno that stands for a refusal. */
-static inline int aether_refusal(const char *said)
-{
-	if (strstr(said, "reason=CHANNEL_ATTACHED"))
-		return EBUSY;
-	return strstr(said, "reason=CHANNEL_CLOSED") ? EPIPE : EACCES;
-}
-
-static inline int aether_try_attach(struct aether_channel *channel, const char *path)
-{
-	char said[AETHER_LONGEST_ANSWER + 1];
-	int failed = aether_connect(channel, path);
-	if (!failed)
-		failed = aether_hear(channel, said);
-	if (failed)
-		return failed;
-	if (strncmp(said, "ok ", 3) != 0)
-		return aether_refusal(said);
-	channel->ring_bytes = aether_field(said, " ring_bytes=");
-	if (channel->descriptors[2] < 0)
-		return EINVAL;
-	failed = aether_map(channel);
-	return failed ? failed : aether_check_header(channel);
-}
-
-/* Let go of the region, the wakes and the control socket. */
-static inline void aether_detach(struct aether_channel *channel)
-{
-	if (channel->memory)
-		munmap(channel->memory, channel->region_bytes);
-	if (channel->control >= 0)
-		close(channel->control);
-	for (int place = 0; place < 3; place++)
-		if (channel->descriptors[place] >= 0)
-			close(channel->descriptors[place]);
-}
-
-/*
- * Attach once; path NULL is what AETHER_CHANNEL names. Returns 0, or an errno and nothing is left
- * open: ENOENT, ECONNREFUSED, ECONNRESET or EPIPE when nobody can be attached now, EBUSY when
- * another process is (CHANNEL_ATTACHED), EACCES when the service knows this one for none of the
- * function's (PEER_NOT_ALLOWED), EINVAL when there is no path or what came is no region.
- */
-static inline int aether_attach(struct aether_channel *channel, const char *path)
-{
-	*channel = (struct aether_channel){.control = -1, .descriptors = {-1, -1, -1}};
-	if (!path)
-		path = getenv("AETHER_CHANNEL");
-	int failed = path && *path ? aether_try_attach(channel, path) : EINVAL;
-	if (failed) {
-		aether_detach(channel);
-		return failed;
+	aether_purge(&client->stages, true);
+	while (client->queue) {
+		struct aether_taken *taken = client->queue;
+		client->queue = taken->next;
+		free(taken);
 	}
-	channel->in = aether_end(channel->memory, channel->ring_bytes, AETHER_TO_PEER);
-	channel->out = aether_end(channel->memory, channel->ring_bytes, AETHER_FROM_PEER);
-	return 0;
+	free(client->buffer);
+	client->buffer = NULL;
+	aether_detach(&client->channel);
 }
 
-/* Records */
+/* Answering */
 
-/*
- * Wait until the wish is fulfilled or a time of CLOCK_MONOTONIC: OK, TIMED_OUT, TOO_LARGE, CORRUPT,
- * or CLOSED when the service ended the attachment.
- */
-static inline enum aether_result aether_await(struct aether_channel *channel,
-					      const struct aether_wish *wish, uint64_t until)
+static inline enum aether_result aether_respond(struct aether_client *client,
+						const struct aether_request *request,
+						enum aether_status status, uint32_t stage,
+						const struct aether_answer *answer, uint64_t until)
 {
-	uint64_t rung;
-	struct pollfd ears[2] = {{channel->descriptors[1], POLLIN, 0},
-				 {channel->control, POLLIN | POLLRDHUP, 0}};
-	for (;;) {
-		enum aether_result result = aether_doze(wish, AETHER_ON_DOORBELL);
-		if (!aether_waits(result))
-			return result;
-		uint64_t now = aether_now();
-		if (now >= until)
-			return AETHER_TIMED_OUT;
-		uint64_t left = until - now < AETHER_SECOND ? until - now : AETHER_SECOND;
-		poll(ears, 2, (int)((left + 999999) / 1000000));
-		if (ears[1].revents)
-			return AETHER_CLOSED;
-		if (ears[0].revents && read(ears[0].fd, &rung, sizeof(rung)) < 0)
-			continue; /* somebody else has heard it */
-	}
-}
-
-/*
- * Copy the next record into a buffer of aether_largest() bytes, waiting until a time of
- * CLOCK_MONOTONIC (AETHER_FOREVER). OK, TIMED_OUT, CLOSED or CORRUPT.
- */
-static inline enum aether_result aether_receive(struct aether_channel *channel,
-						struct aether_record *record, uint8_t *buffer,
-						uint64_t until)
-{
-	const struct aether_wish wish = {&channel->in, 0};
-	enum aether_result result;
-	while ((result = aether_next(&channel->in, record)) == AETHER_EMPTY) {
-		result = aether_await(channel, &wish, until);
-		if (result != AETHER_OK)
-			return result;
-	}
-	if (result == AETHER_OK)
-		result = aether_check(&channel->in, record, buffer);
-	if (result != AETHER_OK)
-		return result;
-	record->payload = buffer;
-	aether_pass(&channel->in, record);
-	aether_wake(&channel->in, aether_release(&channel->in), AETHER_PRODUCER_ASLEEP,
-		    channel->descriptors[2]);
-	return AETHER_OK;
-}
-
-/*
- * Put a record in, waiting for room until a time of CLOCK_MONOTONIC (AETHER_FOREVER). OK,
- * TIMED_OUT, TOO_LARGE, CLOSED or CORRUPT.
- */
-static inline enum aether_result aether_send(struct aether_channel *channel, const uint8_t *data,
-					     uint32_t length, uint32_t type, uint64_t until)
-{
-	const struct aether_wish wish = {&channel->out, length};
-	uint8_t *place;
-	enum aether_result result;
-	while ((result = aether_reserve(&channel->out, length, &place)) == AETHER_FULL) {
-		result = aether_await(channel, &wish, until);
-		if (result != AETHER_OK)
-			return result;
-	}
-	if (result != AETHER_OK)
-		return result;
-	aether_fill(&channel->out, place, data, length, type);
-	aether_wake(&channel->out, aether_publish(&channel->out), AETHER_CONSUMER_ASLEEP,
-		    channel->descriptors[2]);
-	return AETHER_OK;
-}
-
-/* Calls; docs/ipc.md has the tables */
-
-static inline uint64_t aether_little(const uint8_t *bytes, int width)
-{
-	uint64_t value = 0;
-	for (int place = 0; place < width; place++)
-		value |= (uint64_t)bytes[place] << (8 * place);
-	return value;
-}
-
-static inline void aether_put_little(uint8_t *bytes, uint64_t value, int width)
-{
-	for (int place = 0; place < width; place++)
-		bytes[place] = (uint8_t)(value >> (8 * place));
-}
-
-/* Read a request's record; false when it is malformed. */
-static inline bool aether_parse(const struct aether_record *record, struct aether_request *request)
-{
-	const uint8_t *payload = record->payload;
-	if (record->length < AETHER_REQUEST_HEAD)
-		return false;
-	uint16_t trace = (uint16_t)aether_little(payload + 20, 2);
-	uint16_t method = (uint16_t)aether_little(payload + 22, 2);
-	uint32_t head = AETHER_REQUEST_HEAD + trace + method;
-	if (head > record->length)
-		return false;
-	*request = (struct aether_request){
-		.id = aether_little(payload, 8),
-		.deadline_ns = aether_little(payload + 8, 8),
-		.attempt = (uint32_t)aether_little(payload + 16, 4),
-		.trace_length = trace,
-		.method_length = method,
-		.trace = (const char *)payload + AETHER_REQUEST_HEAD,
-		.method = (const char *)payload + AETHER_REQUEST_HEAD + trace,
-		.data = payload + head,
-		.length = record->length - head,
-	};
-	return true;
-}
-
-/* The time of CLOCK_MONOTONIC until which a request is waited for; 0 when it has passed. */
-static inline uint64_t aether_deadline(const struct aether_request *request)
-{
-	struct timespec now;
-	if (!request->deadline_ns)
-		return AETHER_FOREVER;
-	clock_gettime(CLOCK_REALTIME, &now);
-	uint64_t real = (uint64_t)now.tv_sec * AETHER_SECOND + (uint64_t)now.tv_nsec;
-	return real < request->deadline_ns ? aether_now() + (request->deadline_ns - real) : 0;
-}
-
-/* Answer one request, whose record lies in a buffer of its own. */
-static inline enum aether_result aether_answer_request(struct aether_channel *channel,
-						       const struct aether_request *request,
-						       uint8_t *buffer, aether_handler handler,
-						       void *context)
-{
-	uint32_t room = aether_largest(&channel->out) - AETHER_RESPONSE_HEAD;
-	struct aether_answer answer = {buffer + AETHER_RESPONSE_HEAD, room, 0};
-	uint64_t until = aether_deadline(request);
-	enum aether_status status = AETHER_DEADLINE_PASSED;
-	if (until)
-		status = handler(request, &answer, context);
-	if (answer.length > room)
-		answer.length =
-			room; /* the handler has overrun its buffer; say no more than is there */
-	aether_put_little(buffer, request->id, 8);
-	aether_put_little(buffer + 8, status, 4);
-	aether_put_little(buffer + 12, 0, 4);
-	enum aether_result sent = aether_send(channel, buffer, AETHER_RESPONSE_HEAD + answer.length,
-					      AETHER_RESPONSE, until);
+	uint8_t *head = answer->data - AETHER_RESPONSE_HEAD;
+	aether_put_little(head, request->id, 8);
+	aether_put_little(head + 8, status, 4);
+	aether_put_little(head + 12, stage, 4);
+	enum aether_result sent =
+		aether_send(&client->channel, head, AETHER_RESPONSE_HEAD + answer->length,
+			    AETHER_RESPONSE, until);
 	return sent == AETHER_TIMED_OUT ? AETHER_OK : sent; /* nobody waits for it any more */
 }
 
-/* Answer until the service ends the attachment, asks to let go, or damages the ring. */
-static inline enum aether_result aether_serve_attached(struct aether_channel *channel,
-						       uint8_t *buffers, aether_handler handler,
-						       void *context)
+/* The newest region of an output; NULL when there is none. */
+static inline struct aether_edge *
+aether_newest(struct aether_client *client, const struct aether_stage *stage, const char *target)
 {
-	struct aether_record record;
-	struct aether_request request;
-	uint8_t *answer = buffers + aether_largest(&channel->in);
+	struct aether_edge *newest = NULL;
+	for (struct aether_edge *edge = client->stages.edges; edge; edge = edge->next)
+		if (!edge->consumes && !edge->dropped && edge->stage == stage &&
+		    strcmp(edge->other, target) == 0 && (!newest || edge->number > newest->number))
+			newest = edge;
+	return newest;
+}
+
+static inline void aether_pause_for(uint64_t nanoseconds)
+{
+	const struct timespec pause = {0, (long)nanoseconds};
+	nanosleep(&pause, NULL);
+}
+
+/* Tell of an edge that is damaged. */
+static inline enum aether_result aether_tell_damaged(struct aether_client *client)
+{
+	uint8_t head[AETHER_RESPONSE_HEAD] = {0};
+	char *name = client->stages.damaged;
+	const struct aether_piece pieces[AETHER_MANY] = {{head, sizeof(head)},
+							 {name, (uint32_t)strlen(name)}};
+	if (!*name)
+		return AETHER_OK;
+	aether_put_little(head + 8, AETHER_EDGE_DAMAGED, 4);
+	enum aether_result sent = aether_send_pieces(&client->channel, pieces, AETHER_RESPONSE,
+						     aether_now() + AETHER_SECOND);
+	*name = 0;
+	return sent == AETHER_TIMED_OUT ? AETHER_CLOSED : sent;
+}
+
+/* Put a stage's result into one output, waiting for room and for the edge: OK, TIMED_OUT, TOO_LARGE
+ * or what ends the attachment. */
+static inline enum aether_result
+aether_publish_to(struct aether_client *client, const struct aether_request *request,
+		  const struct aether_stage *stage, const char *target,
+		  const struct aether_answer *answer, uint64_t until)
+{
+	char method[2 * AETHER_NAME];
+	struct aether_request out = *request;
+	out.method_length =
+		(uint16_t)snprintf(method, sizeof(method), "%s/%s", stage->pipeline, target);
+	uint32_t head = AETHER_REQUEST_HEAD + out.trace_length + out.method_length;
+	uint8_t *record = answer->data - head;
+	const struct aether_piece pieces[AETHER_MANY] = {{record, head + answer->length}};
+	aether_write_request(record, &out);
+	memcpy(record + AETHER_REQUEST_HEAD, out.trace, out.trace_length);
+	memcpy(record + AETHER_REQUEST_HEAD + out.trace_length, method, out.method_length);
 	for (;;) {
+		struct aether_edge *edge = aether_newest(client, stage, target);
 		enum aether_result result =
-			aether_receive(channel, &record, buffers, AETHER_FOREVER);
-		if (result != AETHER_OK || record.type == AETHER_SHUTDOWN)
+			edge ? aether_put(&edge->ring, edge->region.descriptors[2], pieces,
+					  AETHER_REQUEST)
+			     : AETHER_CLOSED;
+		if (result == AETHER_OK || result == AETHER_TOO_LARGE)
 			return result;
-		if (record.type == AETHER_PING)
-			result = aether_send(channel, buffers, record.length, AETHER_PONG,
-					     AETHER_FOREVER);
-		else if (record.type == AETHER_REQUEST && aether_parse(&record, &request))
-			result = aether_answer_request(channel, &request, answer, handler, context);
+		if (result == AETHER_FULL) {
+			const struct aether_wish wish = {&edge->ring, pieces[0].length};
+			int wake = edge->region.descriptors[1];
+			result = aether_nap(&client->channel, &wish, wake, until);
+			if (result == AETHER_OK || result == AETHER_TIMED_OUT) {
+				if (result == AETHER_TIMED_OUT)
+					return result;
+				continue;
+			}
+			if (result == AETHER_CLOSED && !aether_is_closed(&edge->ring))
+				return result;
+		}
+		if (result == AETHER_CORRUPT) {
+			aether_edge_damaged(&client->stages, edge);
+			result = aether_tell_damaged(client);
+			if (result != AETHER_OK)
+				return result;
+		}
+		if (aether_now() >= until)
+			return AETHER_TIMED_OUT;
+		aether_pause_for(AETHER_EDGE_SLICE);
+		result = aether_hear(&client->channel);
 		if (result != AETHER_OK)
 			return result;
+	}
+}
+
+/* Collect the stages that read of a stage; returns how many. */
+static inline uint32_t aether_targets(struct aether_client *client,
+				      const struct aether_stage *stage,
+				      char (*targets)[AETHER_NAME])
+{
+	uint32_t count = 0;
+	for (struct aether_edge *edge = client->stages.edges; edge; edge = edge->next) {
+		bool known = edge->consumes || edge->dropped || edge->stage != stage;
+		for (uint32_t place = 0; !known && place < count; place++)
+			known = strcmp(targets[place], edge->other) == 0;
+		if (!known && count < stage->outputs)
+			memcpy(targets[count++], edge->other, AETHER_NAME);
+	}
+	return count;
+}
+
+/* Hand a stage's result to every stage that reads of it; status is what to say on the channel. */
+static inline enum aether_result aether_pass_on(struct aether_client *client,
+						const struct aether_request *request,
+						const struct aether_stage *stage,
+						struct aether_answer *answer, uint64_t until,
+						enum aether_status *status)
+{
+	char (*targets)[AETHER_NAME] = calloc(stage->outputs, AETHER_NAME);
+	enum aether_result result = targets ? AETHER_OK : AETHER_TIMED_OUT;
+	while (result == AETHER_OK && aether_targets(client, stage, targets) < stage->outputs) {
+		aether_pause_for(AETHER_EDGE_SLICE);
+		result = aether_now() >= until ? AETHER_TIMED_OUT : aether_hear(&client->channel);
+	}
+	for (uint32_t place = 0; result == AETHER_OK && place < stage->outputs; place++)
+		result = aether_publish_to(client, request, stage, targets[place], answer, until);
+	free(targets);
+	*status = result == AETHER_OK	       ? AETHER_PASSED_ON
+		  : result == AETHER_TOO_LARGE ? AETHER_FAILED
+					       : AETHER_DEADLINE_PASSED;
+	answer->length = 0;
+	return result == AETHER_TIMED_OUT || result == AETHER_TOO_LARGE ? AETHER_OK : result;
+}
+
+/* The bytes that a handler may write for a request to this stage, or call. */
+static inline uint32_t aether_answer_room(struct aether_client *client,
+					  const struct aether_request *request,
+					  const struct aether_stage *stage)
+{
+	uint32_t room = aether_largest(&client->channel.out) - AETHER_RESPONSE_HEAD;
+	if (!stage || !stage->outputs)
+		return room;
+	for (struct aether_edge *edge = client->stages.edges; edge; edge = edge->next) {
+		if (edge->consumes || edge->dropped || edge->stage != stage)
+			continue;
+		uint32_t head = AETHER_REQUEST_HEAD + request->trace_length + 2 * AETHER_NAME;
+		uint32_t largest = aether_largest(&edge->ring);
+		uint32_t fits = head < largest ? largest - head : 0;
+		room = fits < room ? fits : room;
+	}
+	return room;
+}
+
+/* Give a handler a buffer; false for want of memory. */
+static inline bool aether_have_buffer(struct aether_client *client, uint32_t room)
+{
+	if (client->buffer_bytes >= AETHER_HEADROOM + room)
+		return true;
+	free(client->buffer);
+	client->buffer = malloc(AETHER_HEADROOM + (size_t)room);
+	client->buffer_bytes = client->buffer ? AETHER_HEADROOM + room : 0;
+	return client->buffer != NULL;
+}
+
+/* Answer one request, or hand its result on; on_channel when it came on the channel. */
+static inline enum aether_result aether_handle(struct aether_client *client,
+					       struct aether_request *request,
+					       const struct aether_stage *stage, bool on_channel)
+{
+	uint64_t until = aether_deadline(request);
+	uint32_t room = aether_answer_room(client, request, stage);
+	uint32_t number = stage ? stage->number + 1 : 0;
+	enum aether_status status = AETHER_DEADLINE_PASSED;
+	if (!aether_have_buffer(client, room))
+		return AETHER_CLOSED;
+	struct aether_answer answer = {client->buffer + AETHER_HEADROOM, room, 0};
+	request->client = client;
+	if (stage) {
+		request->method = stage->method;
+		request->method_length = (uint16_t)strlen(stage->method);
+	}
+	if (until && !stage && memchr(request->method, '/', request->method_length))
+		status = AETHER_NO_METHOD; /* only stages are named so, and this is none of ours */
+	else if (until)
+		status = client->options.handler(request, &answer, client->options.context);
+	if (answer.length > room)
+		answer.length = room; /* it has overrun its buffer; say no more than is there */
+	if (status == AETHER_RESULT && stage && stage->outputs) {
+		enum aether_result result =
+			aether_pass_on(client, request, stage, &answer, until, &status);
+		if (result != AETHER_OK || (status == AETHER_PASSED_ON && !on_channel))
+			return result;
+	}
+	return aether_respond(client, request, status, number, &answer, until);
+}
+
+/* Records of edges */
+
+/* One part of what a stage with several inputs handles. */
+struct aether_ready {
+	struct aether_edge *edge;
+	struct aether_held *held;
+};
+
+/* Put the parts of a run together as docs/ipc.md says; NULL for want of memory. */
+static inline uint8_t *aether_gather(const struct aether_ready *ready, uint32_t count,
+				     struct aether_request *request)
+{
+	size_t total = 4;
+	for (uint32_t place = 0; place < count; place++)
+		total += 4 + (size_t)ready[place].held->request.length;
+	uint8_t *data = total < UINT32_MAX ? malloc(total) : NULL;
+	if (!data)
+		return NULL;
+	uint8_t *at = data + 4;
+	aether_put_little(data, count, 4);
+	for (uint32_t place = 0; place < count; place++) {
+		const struct aether_request *part = &ready[place].held->request;
+		aether_put_little(at, part->length, 4);
+		memcpy(at + 4, part->data, part->length);
+		at += 4 + part->length;
+		if (part->attempt > request->attempt)
+			request->attempt = part->attempt;
+	}
+	request->data = data;
+	request->length = (uint32_t)total;
+	request->inputs = count;
+	return data;
+}
+
+/* Handle what became complete, then let go of its parts. */
+static inline enum aether_result aether_handle_parts(struct aether_client *client,
+						     struct aether_stage *stage,
+						     const struct aether_ready *ready,
+						     uint32_t count)
+{
+	struct aether_request request = ready[0].held->request;
+	uint8_t *data = count > 1 ? aether_gather(ready, count, &request) : NULL;
+	if (count > 1 && !data)
+		return AETHER_CLOSED;
+	for (uint32_t place = 0; place < count; place++)
+		ready[place].held->at_work = true;
+	enum aether_result result = aether_handle(client, &request, stage, false);
+	free(data);
+	for (uint32_t place = 0; result == AETHER_OK && place < count; place++)
+		aether_let_go(ready[place].edge, ready[place].held);
+	return result;
+}
+
+/* Handle a record of an input, once those of the other inputs are there. */
+static inline enum aether_result
+aether_handle_held(struct aether_client *client, struct aether_edge *edge, struct aether_held *held)
+{
+	struct aether_stage *stage = edge->stage;
+	struct aether_ready one = {edge, held};
+	uint64_t run = held->request.id;
+	if (stage->inputs < 2)
+		return aether_handle_parts(client, stage, &one, 1);
+	if (aether_is_finished(stage, run) ||
+	    aether_find_part(&client->stages, stage, edge->place, run, &one.edge) != held) {
+		aether_let_go(edge, held);
+		return AETHER_OK;
+	}
+	struct aether_ready *ready = calloc(stage->inputs, sizeof(*ready));
+	uint32_t count = 0;
+	while (ready && count < stage->inputs) {
+		struct aether_ready *part = &ready[count];
+		part->held = aether_find_part(&client->stages, stage, count, run, &part->edge);
+		if (!part->held)
+			break;
+		count++;
+	}
+	enum aether_result result = ready ? AETHER_OK : AETHER_CLOSED;
+	if (ready && count == stage->inputs) {
+		result = aether_handle_parts(client, stage, ready, count);
+		aether_forget_run(&client->stages, stage, run); /* and repetitions of its parts */
+	}
+	free(ready);
+	return result;
+}
+
+/* Have another input be looked at first the next time. */
+static inline void aether_look_last(struct aether_stages *all, struct aether_edge *edge)
+{
+	struct aether_edge **link = &all->edges;
+	if (!edge->next)
+		return;
+	while (*link != edge)
+		link = &(*link)->next;
+	*link = edge->next;
+	edge->next = NULL;
+	while (*link)
+		link = &(*link)->next;
+	*link = edge;
+}
+
+/* Handle a record of an input: EMPTY when there is none. */
+static inline enum aether_result aether_look_at_edges(struct aether_client *client)
+{
+	for (struct aether_edge *edge = client->stages.edges; edge; edge = edge->next) {
+		enum aether_result result;
+		if (!edge->consumes || edge->dropped)
+			continue;
+		struct aether_held *held = aether_take_held(edge, &result);
+		if (result == AETHER_EMPTY)
+			continue;
+		if (result == AETHER_CORRUPT)
+			aether_edge_damaged(&client->stages, edge);
+		if (!held)
+			return result == AETHER_TIMED_OUT ? AETHER_CLOSED : AETHER_OK;
+		aether_look_last(&client->stages, edge);
+		return aether_handle_held(client, edge, held);
+	}
+	return AETHER_EMPTY;
+}
+
+/* Records of the channel */
+
+static inline enum aether_result aether_handle_request(struct aether_client *client,
+						       const struct aether_taken *taken)
+{
+	struct aether_request request;
+	if (!aether_parse(taken->payload, taken->length, &request))
+		return AETHER_OK;
+	struct aether_stage *stage = aether_stage_of(&client->stages, &request);
+	if (!stage && memchr(request.method, '/', request.method_length)) {
+		enum aether_result heard = aether_hear(&client->channel);
+		if (heard != AETHER_OK)
+			return heard;
+		stage = aether_stage_of(&client->stages, &request);
+	}
+	return aether_handle(client, &request, stage, true);
+}
+
+static inline void aether_be_over(struct aether_client *client, const struct aether_taken *taken)
+{
+	if (taken->length != 8)
+		return;
+	uint64_t run = aether_little(taken->payload, 8);
+	aether_hear(&client->channel); /* of the stage, should it be new */
+	for (struct aether_stage *stage = client->stages.stages; stage; stage = stage->next)
+		if (stage->inputs > 1)
+			aether_forget_run(&client->stages, stage, run);
+}
+
+/* Do what a record of the channel asks for. */
+static inline enum aether_result aether_dispatch(struct aether_client *client,
+						 const struct aether_taken *taken)
+{
+	switch (taken->type) {
+	case AETHER_REQUEST:
+		return aether_handle_request(client, taken);
+	case AETHER_PING:
+		return aether_send(&client->channel, taken->payload, taken->length, AETHER_PONG,
+				   AETHER_FOREVER);
+	case AETHER_SHUTDOWN:
+		client->leaving = true;
+		return AETHER_OK;
+	case AETHER_OVER:
+		aether_be_over(client, taken);
+		return AETHER_OK;
+	default:
+		return AETHER_OK;
+	}
+}
+
+/* Take a record that came earlier, or the next one: NULL and EMPTY when there is none. */
+static inline struct aether_taken *aether_next_record(struct aether_client *client,
+						      enum aether_result *result)
+{
+	struct aether_taken *taken = client->queue;
+	if (!taken)
+		return aether_take_out(&client->channel, result);
+	client->queue = taken->next;
+	return taken;
+}
+
+/* Keep a record for later. */
+static inline void aether_queue(struct aether_client *client, struct aether_taken *taken)
+{
+	struct aether_taken **link = &client->queue;
+	while (*link)
+		link = &(*link)->next;
+	*link = taken;
+}
+
+/* Calling */
+
+static inline void aether_free_reply(struct aether_reply *reply)
+{
+	free(reply->record);
+	*reply = (struct aether_reply){0};
+}
+
+/* Read the answer to a call; false when the record is another. */
+static inline bool aether_is_reply(struct aether_taken *taken, uint64_t id,
+				   struct aether_reply *reply, enum aether_status *status)
+{
+	if (taken->type != AETHER_RESPONSE || taken->length < AETHER_RESPONSE_HEAD ||
+	    aether_little(taken->payload, 8) != id)
+		return false;
+	*status = (enum aether_status)aether_little(taken->payload + 8, 4);
+	*reply = (struct aether_reply){taken->payload + AETHER_RESPONSE_HEAD,
+				       taken->length - AETHER_RESPONSE_HEAD, taken};
+	return true;
+}
+
+/* Wait for the answer to a call. */
+static inline enum aether_status aether_await_reply(struct aether_client *client, uint64_t id,
+						    uint64_t until, struct aether_reply *reply)
+{
+	const struct aether_wish wish = {&client->channel.in, 0};
+	enum aether_status status;
+	for (;;) {
+		enum aether_result result;
+		struct aether_taken *taken = aether_take_out(&client->channel, &result);
+		if (taken && aether_is_reply(taken, id, reply, &status))
+			return status;
+		if (taken && taken->type == AETHER_PING)
+			result = aether_dispatch(client, taken);
+		if (taken && (taken->type == AETHER_PING || taken->type == AETHER_RESPONSE))
+			free(taken);
+		else if (taken)
+			aether_queue(client, taken);
+		else if (result == AETHER_EMPTY)
+			result = aether_nap(&client->channel, &wish,
+					    client->channel.region.descriptors[1], until);
+		if (result != AETHER_OK)
+			return result == AETHER_TIMED_OUT ? AETHER_DEADLINE_PASSED : AETHER_LOST;
+	}
+}
+
+/*
+ * Call another function ("id" or "id/method") and wait for its answer; reply is to be freed. Inside
+ * a handler, within is its request: the call has its trace, and no later deadline. timeout is in
+ * ns, 0 for what the request or the service allow.
+ */
+static inline enum aether_status
+aether_call(struct aether_client *client, const struct aether_request *within, const char *function,
+	    const void *data, uint32_t length, uint64_t timeout, struct aether_reply *reply)
+{
+	uint8_t head[AETHER_REQUEST_HEAD];
+	struct aether_request call = {
+		.id = ++client->calls,
+		.deadline_ns = timeout ? aether_real_now() + timeout : 0,
+		.attempt = 1,
+		.trace_length = within ? within->trace_length : 0,
+		.method_length = (uint16_t)strlen(function),
+	};
+	if (within && within->deadline_ns &&
+	    (!call.deadline_ns || within->deadline_ns < call.deadline_ns))
+		call.deadline_ns = within->deadline_ns;
+	const struct aether_piece pieces[AETHER_MANY] = {
+		{head, sizeof(head)},
+		{within ? within->trace : NULL, call.trace_length},
+		{function, call.method_length},
+		{data, length}};
+	uint64_t until = aether_deadline(&call);
+	*reply = (struct aether_reply){0};
+	aether_write_request(head, &call);
+	switch (aether_send_pieces(&client->channel, pieces, AETHER_CALL, until)) {
+	case AETHER_OK:
+		return aether_await_reply(client, call.id, until, reply);
+	case AETHER_TIMED_OUT:
+		return AETHER_NO_ROOM;
+	case AETHER_TOO_LARGE:
+		return AETHER_CALL_TOO_LARGE;
+	default:
+		return AETHER_LOST;
+	}
+}
+
+/* Serving */
+
+/* Ask for the bells of all inputs: OK when there is something to take already. */
+static inline enum aether_result aether_doze_edges(struct aether_client *client)
+{
+	enum aether_result all = AETHER_EMPTY;
+	for (struct aether_edge *edge = client->stages.edges; edge; edge = edge->next) {
+		const struct aether_wish wish = {&edge->ring, 0};
+		if (!edge->consumes || edge->dropped ||
+		    (edge->stage->at_most_once && aether_free_slot(edge) == AETHER_SLOTS))
+			continue;
+		enum aether_result result = aether_doze(&wish, AETHER_ON_DOORBELL);
+		if (result == AETHER_CLOSED)
+			edge->dropped = true;
+		if (!aether_waits(result))
+			all = AETHER_OK;
+	}
+	return all;
+}
+
+static inline size_t aether_fill_ears(struct aether_client *client, struct pollfd *ears)
+{
+	size_t count = 0;
+	ears[count++] = (struct pollfd){client->channel.control, POLLIN | POLLRDHUP, 0};
+	ears[count++] = (struct pollfd){client->channel.region.descriptors[1], POLLIN, 0};
+	for (struct aether_edge *edge = client->stages.edges; edge; edge = edge->next)
+		if (edge->consumes && !edge->dropped)
+			ears[count++] = (struct pollfd){edge->region.descriptors[1], POLLIN, 0};
+	return count;
+}
+
+/* Sleep until a bell rings, the service says something, or for half a second. */
+static inline enum aether_result aether_sleep_well(struct aether_client *client)
+{
+	const struct aether_wish wish = {&client->channel.in, 0};
+	enum aether_result result = aether_doze(&wish, AETHER_ON_DOORBELL);
+	if (!aether_waits(result) || aether_doze_edges(client) == AETHER_OK)
+		return result == AETHER_EMPTY ? AETHER_OK : result;
+	size_t room = 2;
+	for (struct aether_edge *edge = client->stages.edges; edge; edge = edge->next)
+		room++;
+	struct pollfd *ears = malloc(room * sizeof(*ears));
+	if (!ears)
+		return AETHER_CLOSED;
+	size_t count = aether_fill_ears(client, ears);
+	poll(ears, count, 500);
+	bool heard = ears[0].revents != 0;
+	for (size_t ear = 1; ear < count; ear++)
+		if (ears[ear].revents)
+			aether_hush(ears[ear].fd);
+	free(ears);
+	return heard ? aether_hear(&client->channel) : AETHER_OK;
+}
+
+/* Handle what is there: EMPTY when nothing is. */
+static inline enum aether_result aether_work_once(struct aether_client *client)
+{
+	enum aether_result result;
+	aether_purge(&client->stages, false);
+	struct aether_taken *taken = aether_next_record(client, &result);
+	if (taken) {
+		result = aether_dispatch(client, taken);
+		free(taken);
+	} else if (result == AETHER_EMPTY && !client->leaving) {
+		result = aether_look_at_edges(client);
+	}
+	if (result == AETHER_OK && *client->stages.damaged)
+		result = aether_tell_damaged(client);
+	return result;
+}
+
+static inline enum aether_result aether_spin_or_sleep(struct aether_client *client)
+{
+	enum aether_result result = AETHER_EMPTY;
+	uint64_t now = aether_now(), until = now + client->options.spin;
+	if (now - client->swept > AETHER_SECOND / 2) {
+		client->swept = now;
+		aether_sweep(&client->stages);
+	}
+	while (result == AETHER_EMPTY && aether_now() < until) {
+		aether_pause();
+		result = aether_work_once(client);
+	}
+	return result == AETHER_EMPTY ? aether_sleep_well(client) : result;
+}
+
+/* Answer until the service ends the attachment, asks to let go, or damages the ring. */
+static inline void aether_serve_attached(struct aether_client *client)
+{
+	for (;;) {
+		enum aether_result result = aether_work_once(client);
+		if (result == AETHER_EMPTY && client->leaving)
+			return;
+		if (result == AETHER_EMPTY)
+			result = aether_spin_or_sleep(client);
+		else if (result == AETHER_OK && ++client->records % AETHER_BUSY_RECORDS == 0)
+			result = aether_hear(&client->channel);
+		if (result != AETHER_OK)
+			return;
 	}
 }
 
 /* Whether attaching is worth another try, after a pause in ns. */
-static inline long aether_retry(int failed)
+static inline long aether_retry(int failed, uint64_t tried)
 {
 	switch (failed) {
 	case ENOENT:
@@ -445,7 +691,7 @@ static inline long aether_retry(int failed)
 	case ECONNRESET:
 	case EPIPE:
 	case EAGAIN:
-		return AETHER_RETRY;
+		return tried < AETHER_SOON ? AETHER_RETRY_SOON : AETHER_RETRY;
 	case EBUSY:
 		return AETHER_RETRY_ATTACHED;
 	default:
@@ -453,30 +699,45 @@ static inline long aether_retry(int failed)
 	}
 }
 
+/* Attach, trying again until it succeeds or can't: 0 or an errno. */
+static inline int aether_open_again(struct aether_client *client, const char *path)
+{
+	uint64_t began = aether_now();
+	for (;;) {
+		uint64_t tried = aether_now();
+		int failed = aether_open(client, path);
+		long pause = failed ? aether_retry(failed, tried - began) : 0;
+		if (!failed || !pause)
+			return failed;
+		aether_pause_for((uint64_t)pause);
+		if (aether_now() - tried > AETHER_SOON)
+			began = aether_now(); /* it did not run for a while: it was restored now */
+	}
+}
+
 /*
- * Answer the channel's calls, attaching anew whenever the service let go. Returns only what can't
- * be helped by another try: EACCES or EINVAL as aether_attach, ENOMEM, or another errno.
+ * Answer the channel's calls and be the stages of pipelines, attaching anew whenever the service
+ * let go. Returns only what can't be helped by another try: EACCES or EINVAL as aether_attach, or
+ * another errno.
  */
+static inline int aether_serve_with(const struct aether_options *options)
+{
+	struct aether_client client;
+	for (;;) {
+		int failed = aether_open_again(&client, options->path);
+		if (failed)
+			return failed;
+		client.options = *options;
+		aether_serve_attached(&client);
+		aether_close(&client);
+	}
+}
+
 static inline int aether_serve(const char *path, aether_handler handler, void *context)
 {
-	struct aether_channel channel;
-	for (;;) {
-		int failed = aether_attach(&channel, path);
-		const struct timespec pause = {0, aether_retry(failed)};
-		if (failed && !pause.tv_nsec)
-			return failed;
-		if (failed) {
-			nanosleep(&pause, NULL);
-			continue;
-		}
-		uint8_t *buffers = malloc(2 * (size_t)aether_largest(&channel.in));
-		if (buffers)
-			aether_serve_attached(&channel, buffers, handler, context);
-		aether_detach(&channel);
-		if (!buffers)
-			return ENOMEM;
-		free(buffers);
-	}
+	const struct aether_options options = {
+		.path = path, .handler = handler, .context = context};
+	return aether_serve_with(&options);
 }
 
 #endif

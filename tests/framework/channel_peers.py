@@ -76,6 +76,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "rust": ("{built}/cargo/release/peer",),
 }
 LANGUAGES = tuple(COMMANDS)
+# Those that call other functions and are stages of pipelines.
+CALLERS = ("python", "c")
+STAGES = ("python", "c")
 
 
 def command(language: str) -> list[str]:

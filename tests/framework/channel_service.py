@@ -38,11 +38,12 @@ _RESPONSE = struct.Struct("<QII")
 
 @dataclass(frozen=True)
 class Answer:
-    """A response: which request, how it ended, its data."""
+    """A response: which request, how it ended, its data; a stage's number plus one."""
 
     request_id: int
     status: int
     data: bytes
+    stage: int = 0
 
 
 def request(
@@ -103,9 +104,8 @@ class Attachment:
         """Return the next response."""
         kind, payload = self.receive()
         assert kind == RecordType.RESPONSE, (kind, payload)
-        number, status, zero = _RESPONSE.unpack_from(payload)
-        assert zero == 0
-        return Answer(number, status, payload[_RESPONSE.size :])
+        number, status, stage = _RESPONSE.unpack_from(payload)
+        return Answer(number, status, payload[_RESPONSE.size :], stage)
 
     def send_damaged(self, at: int) -> None:
         """Show a record whose checksum is wrong, at an index where the next one belongs."""
@@ -189,14 +189,14 @@ class Service:
             attachment.control.close()
 
 
-def let_go(pid: int) -> None:
-    """Wait until a process has no region mapped and none of its descriptors open."""
+def let_go(pid: int, what: str = "aether-test") -> None:
+    """Wait until a process has no region of that name mapped and none of its descriptors open."""
 
     def remains() -> list[str]:
         found = (Path("/proc", str(pid), "maps")).read_text().splitlines()
         for entry in Path("/proc", str(pid), "fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed since it was listed
                 found.append(str(entry.readlink()))
-        return [line for line in found if "aether-test" in line]
+        return [line for line in found if what in line]
 
     wait_until(lambda: not remains(), f"process {pid} let go of its region")

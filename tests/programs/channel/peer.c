@@ -95,7 +95,7 @@ static struct aether_channel bare(char **given, uint64_t ring_bytes)
 	uint8_t *memory = map(given[0], ring_bytes);
 	return (struct aether_channel){
 		.control = -1,
-		.descriptors = {-1, atoi(given[1]), atoi(given[2])},
+		.region.descriptors = {-1, atoi(given[1]), atoi(given[2])},
 		.in = aether_end(memory, ring_bytes, AETHER_TO_PEER),
 		.out = aether_end(memory, ring_bytes, AETHER_TO_PEER),
 	};
@@ -144,20 +144,101 @@ static bool is_method(const struct aether_request *request, const char *name)
 	       memcmp(request->method, name, request->method_length) == 0;
 }
 
+static enum aether_status describe(const struct aether_request *request,
+				   struct aether_answer *answer)
+{
+	char text[512];
+	int length = snprintf(text, sizeof(text), "%u %.*s", request->attempt,
+			      request->trace_length, request->trace);
+	return say(answer, AETHER_RESULT, text, (uint32_t)length);
+}
+
+static enum aether_status parts(const struct aether_request *request, struct aether_answer *answer)
+{
+	uint32_t length;
+	const uint8_t *part;
+	answer->length = (uint32_t)sprintf((char *)answer->data, "%u ", request->attempt);
+	for (uint32_t place = 0; (part = aether_part(request, place, &length)); place++) {
+		if (place)
+			answer->data[answer->length++] = '|';
+		memcpy(answer->data + answer->length, part, length);
+		answer->length += length;
+	}
+	return AETHER_RESULT;
+}
+
+static enum aether_status grow(const struct aether_request *request, struct aether_answer *answer)
+{
+	char text[16];
+	snprintf(text, sizeof(text), "%.*s", (int)request->length, (const char *)request->data);
+	uint32_t wanted = (uint32_t)strtoul(text, NULL, 10);
+	if (wanted > answer->room)
+		return AETHER_FAILED;
+	memset(answer->data, 0, wanted);
+	answer->length = wanted;
+	return AETHER_RESULT;
+}
+
+static const char *reason(enum aether_status status)
+{
+	switch (status) {
+	case AETHER_FAILED:
+		return "HANDLER_FAILED";
+	case AETHER_NO_METHOD:
+		return "METHOD_NOT_FOUND";
+	case AETHER_DEADLINE_PASSED:
+		return "INVOCATION_TIMEOUT";
+	case AETHER_NOT_ALLOWED:
+		return "CALL_NOT_ALLOWED";
+	case AETHER_NO_FUNCTION:
+		return "FUNCTION_NOT_FOUND";
+	case AETHER_NOT_DELIVERED:
+		return "NOT_DELIVERED";
+	case AETHER_NO_ROOM:
+		return "RING_FULL";
+	case AETHER_CALL_TOO_LARGE:
+		return "PAYLOAD_TOO_LARGE";
+	default:
+		return "PEER_GONE";
+	}
+}
+
+static enum aether_status relay(const struct aether_request *request, struct aether_answer *answer)
+{
+	char function[256];
+	struct aether_reply reply;
+	const uint8_t *space = memchr(request->data, ' ', request->length);
+	uint32_t length = space ? (uint32_t)(space - request->data) : request->length;
+	uint32_t rest = space ? request->length - length - 1 : 0;
+	snprintf(function, sizeof(function), "%.*s", (int)length, (const char *)request->data);
+	enum aether_status status = aether_call(request->client, request, function,
+						request->data + length + 1, rest, 0, &reply);
+	if (status == AETHER_RESULT)
+		say(answer, AETHER_RESULT, reply.data, reply.length);
+	else
+		answer->length = (uint32_t)sprintf((char *)answer->data, "%s %.*s", reason(status),
+						   (int)reply.length, (const char *)reply.data);
+	aether_free_reply(&reply);
+	return AETHER_RESULT;
+}
+
 static enum aether_status handle(const struct aether_request *request, struct aether_answer *answer,
 				 void *context)
 {
-	char text[512];
 	(void)context;
 	if (request->method_length == 0 || is_method(request, "echo"))
 		return say(answer, AETHER_RESULT, request->data, request->length);
 	if (is_method(request, "fail"))
 		return say(answer, AETHER_FAILED, "told to fail", 12);
-	if (!is_method(request, "describe"))
-		return AETHER_NO_METHOD;
-	int length = snprintf(text, sizeof(text), "%u %.*s", request->attempt,
-			      request->trace_length, request->trace);
-	return say(answer, AETHER_RESULT, text, (uint32_t)length);
+	if (is_method(request, "describe"))
+		return describe(request, answer);
+	if (is_method(request, "parts"))
+		return parts(request, answer);
+	if (is_method(request, "grow"))
+		return grow(request, answer);
+	if (is_method(request, "relay"))
+		return relay(request, answer);
+	return AETHER_NO_METHOD;
 }
 
 int main(int count, char **arguments)

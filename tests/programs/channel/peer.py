@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python client as the tests drive it; the other languages' programs do the same.
 
-``serve``: answers calls: echo, fail, describe.
+``serve``: answers calls and is a stage: echo, fail, describe, parts, grow; relay makes calls.
 ``script REGION RING``: both ends of one ring; ``put TYPE LENGTH SEED`` and ``take`` lines.
 ``produce|consume REGION WAKE BELL COUNT RING``: one end; COUNT records whose content is known.
 """
@@ -104,11 +104,41 @@ def describe(_: bytes) -> bytes:
     return b"%d %s" % (request.attempt, request.trace)
 
 
+def parts(_: bytes) -> bytes:
+    """Return what came from each input, and the attempt."""
+    request = aetherless_client.current_request()
+    return b"%d %s" % (request.attempt, b"|".join(request.parts))
+
+
+def grow(data: bytes) -> bytes:
+    """Return as many bytes as the data says."""
+    return bytes(int(data))
+
+
+def relay(data: bytes) -> bytes:
+    """Call the function that the first word names with the rest; return what that brings."""
+    function, _, rest = data.partition(b" ")
+    try:
+        return aetherless_client.call(function.decode(), rest)
+    except (aetherless_client.CallError, RingError) as error:
+        return f"{error.reason} {getattr(error, 'message', '')}".encode()
+
+
+HANDLERS = {
+    "": echo,
+    "echo": echo,
+    "fail": fail,
+    "describe": describe,
+    "parts": parts,
+    "grow": grow,
+    "relay": relay,
+}
+
+
 def main(command: str, *given: str) -> None:
     """Do one command."""
     if command == "serve":
-        handlers = {"": echo, "echo": echo, "fail": fail, "describe": describe}
-        aetherless_client.serve(handlers, threads=int(*given or "1"))
+        aetherless_client.serve(HANDLERS, threads=int(*given or "1"))
     region, *numbers = map(int, given)
     memory = mmap.mmap(region, os.fstat(region).st_size)
     if command == "script":

@@ -3,27 +3,24 @@
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import socket
-import struct
 import time
 
 from aetherless_client.channel import Channel
-from aetherless_client.errors import AttachRefusedError, InvalidRegionError, NoChannelError
-from aetherless_ring.layout import MAGIC, VERSION, HeaderField, Layout, ring_problem
+from aetherless_client.errors import AttachRefusedError, NoChannelError
+from aetherless_client.lines import LONGEST_LINE, Line
+from aetherless_client.region import DESCRIPTORS, Region, close_all, map_region
 
 ENVIRONMENT = "AETHER_CHANNEL"
 ANSWER_TIMEOUT_S = 5.0
-LONGEST_ANSWER = 512
-DESCRIPTORS = 3
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-# Nobody listens during a checkpoint and while the service starts again; another process of the
-# function may be attached for as long as it lives.
+# Nobody listens during a checkpoint and while the service starts again. A restore is looked out for
+# often, as calls wait for it; what takes longer is no checkpoint.
+RETRY_SOON_S = 0.00025
+SOON_S = 0.2
 RETRY_S = 0.001
+# Another process of the function may be attached for as long as it lives.
 RETRY_ATTACHED_S = 0.05
-_HEADER = struct.Struct("=8sIIQQQ")
 
 
 def attach(path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> Channel:
@@ -40,21 +37,35 @@ def attach(path: str | os.PathLike[str] | None = None, *, timeout: float | None 
         InvalidRegionError: what was handed out is no region of this version.
         FileNotFoundError, ConnectionError, TimeoutError: nobody attached it in that time.
     """
-    where = os.fspath(path) if path is not None else os.environ.get(ENVIRONMENT, "")
-    if not where:
-        raise NoChannelError(f"{ENVIRONMENT} is not set")
-    until = None if timeout is None else time.monotonic() + timeout
+    where = side_socket(path)
+    began = time.monotonic()
+    until = None if timeout is None else began + timeout
     while True:
+        tried = time.monotonic()
         try:
             return _attach_once(where)
         except (FileNotFoundError, ConnectionError, TimeoutError, AttachRefusedError) as error:
-            pause = _pause(error)
-            if pause is None or (until is not None and time.monotonic() >= until):
+            pause = _pause(error, tried - began)
+            if pause is None or (until is not None and tried >= until):
                 raise
         time.sleep(pause)
+        if time.monotonic() - tried > SOON_S:
+            began = time.monotonic()  # it did not run for a while: it was restored now
 
 
-def _pause(error: Exception) -> float | None:
+def side_socket(path: str | os.PathLike[str] | None) -> str:
+    """Return the path of the side socket, by default what the environment names.
+
+    Raises:
+        NoChannelError: it names none.
+    """
+    where = os.fspath(path) if path is not None else os.environ.get(ENVIRONMENT, "")
+    if not where:
+        raise NoChannelError(f"{ENVIRONMENT} is not set")
+    return where
+
+
+def _pause(error: Exception, tried_for: float) -> float | None:
     """Return the seconds after which attaching is worth another try; None when it never is."""
     match error:
         case AttachRefusedError(reason="CHANNEL_ATTACHED"):
@@ -62,51 +73,39 @@ def _pause(error: Exception) -> float | None:
         case AttachRefusedError(reason=reason) if reason != "CHANNEL_CLOSED":
             return None
         case _:
-            return RETRY_S
+            return RETRY_SOON_S if tried_for < SOON_S else RETRY_S
 
 
 def _attach_once(path: str) -> Channel:
     """Connect, receive the descriptors, map the region; leave nothing open when that fails."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    descriptors: list[int] = []
     try:
         control.settimeout(ANSWER_TIMEOUT_S)
         control.connect(path)
-        said, descriptors, _, _ = socket.recv_fds(control, LONGEST_ANSWER, DESCRIPTORS)
-        fields = _granted(said.decode())
-        memory, layout, generation = _map(descriptors, int(fields["ring_bytes"]))
+        region = _granted(control)
+        control.settimeout(0)
     except BaseException:
         control.close()
-        for descriptor in descriptors:
-            os.close(descriptor)
         raise
-    return Channel(control, descriptors, memory, layout, generation)
+    return Channel(control, region)
 
 
-def _granted(said: str) -> dict[str, str]:
-    """Return the fields of the service's ``ok``."""
-    word, *fields = said.split() or [""]
-    if not word:
+def _granted(control: socket.socket) -> Region:
+    """Receive the service's ``ok`` and map the region that comes with it."""
+    said, descriptors, _, _ = socket.recv_fds(
+        control, LONGEST_LINE, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+    )
+    try:
+        return map_region(descriptors, _ring_bytes(Line.parse(said)))
+    except BaseException:
+        close_all(descriptors)
+        raise
+
+
+def _ring_bytes(line: Line) -> int:
+    """Return the size that an ``ok`` tells; raises what any other answer means."""
+    if not line.word:
         raise ConnectionResetError("the service ended the connection")
-    named = dict(field.partition("=")[::2] for field in fields)
-    if word != "ok":
-        raise AttachRefusedError(named.get("reason", "INTERNAL"))
-    return named
-
-
-def _map(descriptors: list[int], ring_bytes: int) -> tuple[mmap.mmap, Layout, int]:
-    """Map a region whole; return it with its layout and generation."""
-    if len(descriptors) != DESCRIPTORS:
-        raise InvalidRegionError(f"{len(descriptors)} descriptors came")
-    descriptor = descriptors[0]
-    size, layout = os.fstat(descriptor).st_size, Layout(ring_bytes)
-    sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS == SEALS
-    if not sealed or ring_problem(ring_bytes) or size != layout.region_bytes:
-        raise InvalidRegionError(f"{size} bytes, sealed: {sealed}")
-    # SAFETY: the seals hold, so that the mapping can't lose its pages (SIGBUS).
-    memory = mmap.mmap(descriptor, size)
-    magic, version, _, region, ring, generation = _HEADER.unpack_from(memory, HeaderField.MAGIC)
-    if (magic, version, region, ring) != (MAGIC, VERSION, size, ring_bytes):
-        memory.close()
-        raise InvalidRegionError(f"header: {magic!r} version {version}")
-    return memory, layout, generation
+    if line.word != "ok":
+        raise AttachRefusedError(line.fields.get("reason", "INTERNAL"))
+    return line.number("ring_bytes")

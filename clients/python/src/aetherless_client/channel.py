@@ -1,66 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
 """A channel that this process is attached to: records in, records out, until the service ends it.
 
-Waiting is on two descriptors at once, the doorbell and the control socket, so that the end of the
-service is seen as soon as a record is.
+Waiting is in one place, on the doorbells of all rings and the control socket, so that the end of
+the service is seen as soon as a record is.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import socket
+import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Self
 
+from aetherless_client.calls import Status, response
 from aetherless_client.errors import PeerGoneError
+from aetherless_client.lines import LONGEST_LINE, Line
+from aetherless_client.region import DESCRIPTORS
+from aetherless_client.stages import Stages
 from aetherless_ring import IMPLEMENTATION, Consumer, Producer, RingClosedError, RingEmptyError
 from aetherless_ring.errors import RingFullError
-from aetherless_ring.layout import Direction
+from aetherless_ring.layout import Direction, RecordType
 
 if TYPE_CHECKING:
-    import mmap
-    import socket
+    from collections.abc import Callable
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from aetherless_ring.layout import Layout
+    from aetherless_client.region import Region
 
 # A bell may be missed only by the reference, which has no fences.
 LONGEST_SLEEP_S = 1.0 if IMPLEMENTATION == "native" else 0.05
 # How often a producer that waits for room looks whether the service lives.
 ROOM_SLICE_S = 0.02
+# How long the service may take to make room for the news that an edge is damaged.
+TELL_S = 1.0
 BELL_BYTES = 8
+FOREVER = float("inf")
 
 
 class Channel:
-    """One attachment; a context manager. Safe with threads, but ``close`` comes last.
+    """One attachment; a context manager. One thread reads, any publish.
 
     Args:
         control: the socket whose end is the attachment's; owned from now on.
-        descriptors: the region, this side's wake, the service's wake; owned from now on.
-        memory: the region, mapped.
-        layout: where things lie in it.
-        generation: the number of this attachment.
+        region: what was handed out; owned from now on.
     """
 
-    def __init__(
-        self,
-        control: socket.socket,
-        descriptors: list[int],
-        memory: mmap.mmap,
-        layout: Layout,
-        generation: int,
-    ) -> None:
-        _, self._wake, bell = descriptors
+    def __init__(self, control: socket.socket, region: Region) -> None:
         self._control: socket.socket | None = control
-        self._descriptors = descriptors
-        self._poll = select.poll()
-        self._poll.register(control, select.POLLIN | select.POLLRDHUP)
-        self._poll.register(self._wake, select.POLLIN)
-        self._consumer = Consumer(memory, Direction.TO_PEER, layout.ring_bytes, bell)
-        self._producer = Producer(memory, Direction.FROM_PEER, layout.ring_bytes, bell)
-        self.layout = layout
-        self.generation = generation
+        self._control_number = control.fileno()
+        self._region = region
+        self._poll = select.epoll()
+        self._poll.register(control, select.EPOLLIN | select.EPOLLRDHUP)
+        self._poll.register(region.wake, select.EPOLLIN)
+        ring_bytes = region.layout.ring_bytes
+        self._consumer = Consumer(region.memory, Direction.TO_PEER, ring_bytes, region.bell)
+        self._producer = Producer(region.memory, Direction.FROM_PEER, ring_bytes, region.bell)
+        self._lock = threading.Lock()
+        self.layout = region.layout
+        self.generation = region.generation
+        self.stages = Stages(self._poll, self._tell_damaged)
+        self.is_leaving = False
+        self._damaged_edges: deque[str] = deque()
 
     def receive(self, timeout: float | None = None, *, spin: float = 0.0) -> tuple[int, bytes]:
         """Return the next record's type and payload; waits for one.
@@ -74,27 +78,113 @@ class Channel:
             PeerGoneError: the service ended the attachment.
             RingCorruptError: what the service wrote can't be; the channel is of no more use.
         """
-        until = None if timeout is None else time.monotonic() + timeout
+        until = FOREVER if timeout is None else time.monotonic() + timeout
+        while True:
+            taken = self.take(spin)
+            if taken is not None:
+                return taken
+            left = until - time.monotonic()
+            if left <= 0:
+                raise RingEmptyError
+            if self.doze():
+                self.sleep(left)
+
+    def take(self, spin: float = 0.0) -> tuple[int, bytes] | None:
+        """Return the next record's type and payload; None when there is none.
+
+        Args:
+            spin: seconds to look for one.
+
+        Raises:
+            PeerGoneError, RingCorruptError: as ``receive``.
+        """
+        if not spin:
+            return next(iter(self._consumer.receive_many(1)), None)
         try:
-            while True:
-                try:
-                    return self._consumer.receive(spin, spin)
-                except RingEmptyError:
-                    left = LONGEST_SLEEP_S if until is None else until - time.monotonic()
-                    if left <= 0:
-                        raise
-                if self._consumer.doze():
-                    self._sleep(min(left, LONGEST_SLEEP_S))
+            return self._consumer.receive(spin, spin)
+        except RingEmptyError:
+            return None
         except RingClosedError as error:
             raise PeerGoneError("the service closed the region") from error
 
-    def publish(self, payload: Buffer, kind: int, timeout: float | None = None) -> None:
+    def doze(self) -> bool:
+        """Ask for the bell; False when a record is there already.
+
+        Raises:
+            PeerGoneError, RingCorruptError: as ``receive``.
+        """
+        try:
+            return self._consumer.doze()
+        except RingClosedError as error:
+            raise PeerGoneError("the service closed the region") from error
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep until a bell rings or the service says something, at most so long.
+
+        Raises:
+            PeerGoneError: the service ended the attachment.
+        """
+        for descriptor, _ in self._poll.poll(min(seconds, LONGEST_SLEEP_S)):
+            if descriptor == self._control_number:
+                self.hear()
+                continue
+            try:
+                os.read(descriptor, BELL_BYTES)
+            except BlockingIOError:
+                continue  # another thread has heard it
+        if self._damaged_edges:
+            self.hear()
+
+    def note_damage(self, edge: str) -> None:
+        """Have the thread that reads let go of an edge whose ring is damaged."""
+        self._damaged_edges.append(edge)
+        self.ring_self()
+
+    def ring_self(self) -> None:
+        """End the sleep of the thread that reads."""
+        with self._lock:
+            if self._control is not None:
+                os.eventfd_write(self._region.wake, 1)
+
+    def hear(self) -> None:
+        """Do what the service says on the control socket, if it says anything.
+
+        Raises:
+            PeerGoneError: the service ended the attachment.
+        """
+        while True:
+            control = self._control
+            if control is None:
+                raise PeerGoneError("the channel is closed")
+            flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            try:
+                said, descriptors, _, _ = socket.recv_fds(control, LONGEST_LINE, DESCRIPTORS, flags)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise PeerGoneError("the service ended the connection") from error
+            line = Line.parse(said)
+            if line.word in {"", "closed"}:
+                raise PeerGoneError("the service ended the connection")
+            self.stages.hear(line, descriptors)
+        while self._damaged_edges:
+            self.stages.become_damaged(self._damaged_edges.popleft())
+
+    def publish(
+        self,
+        payload: Buffer,
+        kind: int,
+        timeout: float | None = None,
+        *,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         """Put a record in; waits for room.
 
         Args:
             payload: 1 to ``layout.largest_payload`` bytes.
             kind: the record's type.
             timeout: seconds to wait; None waits as long as the attachment lasts.
+            meanwhile: called now and then while there is no room; by default ``hear``.
 
         Raises:
             RingFullError: there was no room in that time.
@@ -102,41 +192,62 @@ class Channel:
             PeerGoneError: the service ended the attachment.
             RingCorruptError: what the service wrote can't be; the channel is of no more use.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        length = memoryview(payload).nbytes
+        until = FOREVER if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return self._put(payload, kind)
+            except RingFullError:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise
+            if not self._wait_for_room(memoryview(payload).nbytes, min(left, ROOM_SLICE_S)):
+                (meanwhile or self.hear)()
+
+    def _put(self, payload: Buffer, kind: int) -> None:
+        with self._lock:
+            if self._control is None:
+                raise PeerGoneError("the channel is closed")
+            self._producer.publish(payload, kind)
+
+    def _wait_for_room(self, length: int, seconds: float) -> bool:
+        with self._lock:
+            if self._control is None:
+                raise PeerGoneError("the channel is closed")
+            wait = self._producer.wait
         try:
-            while True:
-                try:
-                    return self._producer.publish(payload, kind)
-                except RingFullError:
-                    left = ROOM_SLICE_S if until is None else until - time.monotonic()
-                    if left <= 0:
-                        raise
-                if not self._producer.wait(length, min(left, ROOM_SLICE_S)):
-                    self._sleep(0)
+            return wait(length, seconds)
         except RingClosedError as error:
             raise PeerGoneError("the service closed the region") from error
 
-    def close(self) -> None:
-        """Let go of the region, the wakes and the control socket. Once; later calls do nothing."""
-        control, self._control = self._control, None
-        if control is None:
-            return
-        control.close()
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        # The mapping goes with the last of the two ends, which keep views of it.
-        del self._consumer, self._producer
+    def _tell_damaged(self, edge: str) -> None:
+        told = response(0, Status.EDGE_DAMAGED, edge.encode())
+        try:
+            self.publish(told, RecordType.RESPONSE, TELL_S, meanwhile=lambda: None)
+        except RingFullError as error:
+            raise PeerGoneError("the service takes no answers") from error
 
-    def _sleep(self, seconds: float) -> None:
-        """Sleep until the bell rings, at most so long; PeerGoneError when the socket has ended."""
-        for descriptor, _ in self._poll.poll(seconds * 1000):
-            if descriptor != self._wake:
-                raise PeerGoneError("the service ended the connection")
-            try:
-                os.read(descriptor, BELL_BYTES)
-            except BlockingIOError:
-                continue  # another thread has heard it
+    def close(self) -> None:
+        """Let go of the regions, the wakes and the control socket; more than once does nothing."""
+        with self._lock:
+            control, self._control = self._control, None
+            if control is None:
+                return
+            self.stages.close()
+            self._poll.close()
+            control.close()
+            # The mapping goes with the last of the two ends, which have views of it.
+            del self._consumer, self._producer
+            self._region.close()
+            del self._region
+
+    def close_inherited(self) -> None:
+        """Let go in a child process, without a word: the attachment is its parent's."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+            self._poll.close()
+            self.stages.close_inherited()
+            self._region.close()
 
     def __enter__(self) -> Self:
         return self

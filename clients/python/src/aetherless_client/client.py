@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process's one attachment, shared by all of its threads that serve and that call.
+
+One thread at a time reads: it leads. It hands each record to whom it is for, and another thread
+leads when it has what it wanted. So a handler that calls another function reads its answer itself,
+and no thread of the library's own is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from aetherless_client import calls
+from aetherless_client.attachment import attach
+from aetherless_client.calls import Request, Response, Status, current
+from aetherless_client.channel import FOREVER, ROOM_SLICE_S
+from aetherless_client.errors import (
+    AttachRefusedError,
+    ClientError,
+    InvocationTimeoutError,
+    LostCallError,
+    NoRoomError,
+    PeerGoneError,
+    call_error,
+)
+from aetherless_client.lead import Lead
+from aetherless_ring import RingCorruptError, RingFullError
+from aetherless_ring.layout import RecordType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer as Buffer
+
+    from aetherless_client.channel import Channel
+    from aetherless_client.edges import Held
+    from aetherless_client.stages import Stage
+
+log = logging.getLogger(__name__)
+# Records between looks at the control socket while there is always another record.
+BUSY_RECORDS = 64
+# Seconds for which one ring is looked at before the others are, while spinning.
+GLANCE_S = 1e-6
+# How long to try before looking whether it is over.
+LONGEST_ATTACH_S = 2.0
+# Refusals that are over when another process is.
+PASSING = ("CHANNEL_ATTACHED", "CHANNEL_CLOSED")
+_RUN_BYTES = 8
+
+
+class Work(NamedTuple):
+    """A request to handle.
+
+    Args:
+        channel: where its answer goes.
+        request: what came.
+        stage: the stage of a pipeline that it reached; None for a call.
+        held: the records of edges that it was made of.
+    """
+
+    channel: Channel
+    request: Request
+    stage: Stage | None
+    held: tuple[Held, ...]
+
+
+class Pending:
+    """A call that is under way."""
+
+    def __init__(self, function: str, channel: Channel) -> None:
+        self.function = function
+        self.channel = channel
+        self.response: Response | None = None
+        self.error: ClientError | None = None
+
+    def is_done(self) -> bool:
+        """Whether there is an answer, or will be none."""
+        return self.response is not None or self.error is not None
+
+    def result(self) -> bytes:
+        """Return what the function returned; raises what it did not."""
+        if self.error is not None:
+            raise self.error
+        if self.response is None:
+            raise InvocationTimeoutError(self.function)
+        if self.response.status != Status.RESULT:
+            raise call_error(self.function, self.response.status, self.response.data)
+        return self.response.data
+
+
+class Client:
+    """The attachment to one side socket.
+
+    Args:
+        path: the side socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.failure: Exception | None = None
+        self._path = path
+        self._channel: Channel | None = None
+        self._lead = Lead()
+        self._lock = threading.Lock()
+        self._work: deque[Work] = deque()
+        self._at_work = 0
+        self._pending: dict[int, Pending] = {}
+        self._ids = itertools.count(1)
+        self._records = 0
+
+    def next_work(self, spin: float = 0.0, over: threading.Event | None = None) -> Work | None:
+        """Return the next request; attaches as often as needed. None when it is over.
+
+        Args:
+            spin: seconds to look again and again before sleeping.
+            over: set, then ``kick``, to have no more.
+
+        Raises:
+            AttachRefusedError, InvalidRegionError: as ``attach``; in every thread that serves.
+        """
+
+        def is_over() -> bool:
+            return over is not None and over.is_set()
+
+        while not is_over():
+            with contextlib.suppress(IndexError):
+                return self._work.popleft()
+            if self.failure is not None:
+                raise self.failure
+            if self._lead.take():
+                with self._lead:
+                    work = self._lead_to_work(spin, is_over)
+                if work is not None:
+                    return work
+            else:
+                self._lead.wait(lambda: bool(self._work or self.failure or is_over()), FOREVER)
+        self._lead.hand_on()
+        return None
+
+    def kick(self) -> None:
+        """Have every thread look whether it is over."""
+        channel = self._channel
+        if channel is not None:
+            channel.ring_self()
+        self._lead.rouse()
+
+    def finish(self, work: Work) -> None:
+        """Let go of a request's records; its answer is out."""
+        for held in work.held:
+            held.let_go()
+        with self._lock:
+            self._at_work -= 1
+
+    def call(
+        self, function: str, data: Buffer, *, timeout: float | None = None, method: str = ""
+    ) -> bytes:
+        """Call a function; see ``aetherless_client.call``."""
+        until, deadline_ns = _limits(timeout)
+        name = f"{function}/{method}" if method else function
+        number, pending = self._submit(name, data, until, deadline_ns)
+        try:
+            self._until(pending.is_done, self._read, until)
+        finally:
+            self._pending.pop(number, None)
+        return pending.result()
+
+    def glance(self) -> None:
+        """Hear the service, if no other thread does: for one that waits for room.
+
+        Raises:
+            PeerGoneError: the attachment has ended.
+        """
+        channel = self._channel
+        if channel is None:
+            return
+        if self._lead.is_mine():
+            channel.hear()
+        elif self._lead.take():
+            with self._lead:
+                channel.hear()
+
+    def abandon(self) -> None:
+        """Let go of everything in a child process: the attachment is its parent's."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close_inherited()
+
+    def _until(
+        self, is_done: Callable[[], bool], look: Callable[[Channel], None], until: float
+    ) -> None:
+        """Lead, or wait for who does, until something is done or a time of the monotonic clock."""
+        try:
+            while not is_done() and time.monotonic() < until:
+                if self._lead.is_mine():
+                    self._read_until(is_done, look, until)
+                elif self._lead.take():
+                    with self._lead:
+                        self._read_until(is_done, look, until)
+                else:
+                    self._lead.wait(is_done, until)
+        finally:
+            self._lead.hand_on()
+
+    def _read_until(
+        self, is_done: Callable[[], bool], look: Callable[[Channel], None], until: float
+    ) -> None:
+        while not is_done() and (left := until - time.monotonic()) > 0:
+            channel = self._channel or self._attach(left)
+            try:
+                look(channel)
+            except (PeerGoneError, RingCorruptError) as error:
+                self._end(channel, error)
+
+    def _lead_to_work(self, spin: float, is_over: Callable[[], bool]) -> Work | None:
+        """Read until there is a request to handle; None when it is in the queue, or over."""
+        while not self._work and not is_over():
+            try:
+                channel = self._channel or self._attach(LONGEST_ATTACH_S)
+            except (FileNotFoundError, ConnectionError, TimeoutError):
+                continue
+            except AttachRefusedError:
+                if self.failure is not None:
+                    raise
+                continue
+            if channel.is_leaving and self._is_idle():
+                self._end(channel, PeerGoneError("the service asked to let go"))
+                continue
+            try:
+                work = self._work_of(channel, spin)
+            except (PeerGoneError, RingCorruptError) as error:
+                self._end(channel, error)
+            else:
+                if work is not None:
+                    return work
+        return None
+
+    def _work_of(self, channel: Channel, spin: float) -> Work | None:
+        """Look at every ring for a request; sleeps when there is none."""
+        until = time.monotonic() + spin if spin else 0.0
+        glance = 0.0
+        while True:
+            taken = channel.take()
+            if taken is not None:
+                return self._sort(channel, *taken)
+            ready = None if channel.is_leaving else channel.stages.take(glance)
+            if ready is not None:
+                self._look_up(channel)
+                with self._lock:
+                    self._at_work += 1
+                return Work(channel, ready.request, ready.stage, ready.held)
+            if not until or time.monotonic() >= until:
+                break
+            glance = GLANCE_S
+        if channel.doze() and (channel.is_leaving or channel.stages.doze()):
+            channel.sleep(ROOM_SLICE_S if channel.is_leaving else FOREVER)
+        return None
+
+    def _read(self, channel: Channel) -> None:
+        """Take what is on the channel, for one that waits for an answer; sleeps when nothing is."""
+        taken = channel.take()
+        if taken is not None:
+            work = self._sort(channel, *taken)
+            if work is not None:
+                self._work.append(work)
+                self._lead.rouse()
+        elif channel.doze():
+            channel.sleep(ROOM_SLICE_S)
+
+    def _look_up(self, channel: Channel) -> None:
+        """Hear the service now and then although there is always another record."""
+        self._records += 1
+        if self._records >= BUSY_RECORDS:
+            self._records = 0
+            channel.hear()
+
+    def _sort(self, channel: Channel, kind: int, payload: bytes) -> Work | None:
+        """Return a request to handle; do what other records ask for."""
+        self._look_up(channel)
+        if kind == RecordType.REQUEST:
+            request = Request.parse(payload)
+            return None if request is None else self._take_on(channel, request)
+        if kind == RecordType.RESPONSE:
+            self._answer(payload)
+        elif kind == RecordType.PING:
+            channel.publish(payload, RecordType.PONG)
+        elif kind == RecordType.SHUTDOWN:
+            channel.is_leaving = True
+        elif kind == calls.OVER and len(payload) == _RUN_BYTES:
+            channel.hear()  # of the stage, should it be new
+            channel.stages.over(int.from_bytes(payload, "little"))
+        return None
+
+    def _take_on(self, channel: Channel, request: Request) -> Work:
+        stage = None
+        if "/" in request.method:
+            stage = channel.stages.find(request.method)
+            if stage is None:
+                channel.hear()
+                stage = channel.stages.find(request.method)
+        with self._lock:
+            self._at_work += 1
+        return Work(channel, request, stage, ())
+
+    def _answer(self, payload: bytes) -> None:
+        """Give an answer to the call that waits for it."""
+        response = Response.parse(payload)
+        pending = self._pending.get(response.id) if response else None
+        if pending is not None:
+            pending.response = response
+            self._lead.rouse()
+
+    def _submit(
+        self, function: str, data: Buffer, until: float, deadline_ns: int
+    ) -> tuple[int, Pending]:
+        """Put a call in; again when the attachment ended before it was in."""
+        request = current.get(None)
+        trace = request.trace if request else b""
+        while True:
+            channel = self._attached(function, until)
+            number, pending = next(self._ids), Pending(function, channel)
+            record = calls.request(number, deadline_ns, 1, trace, function.encode(), data)
+            self._pending[number] = pending
+            try:
+                left = None if until == FOREVER else max(0.0, until - time.monotonic())
+                channel.publish(record, calls.CALL, left, meanwhile=self.glance)
+            except PeerGoneError:
+                del self._pending[number]
+                self._read_on(channel, until)
+            except BaseException as error:
+                del self._pending[number]
+                if isinstance(error, RingFullError):
+                    raise NoRoomError(function) from error
+                raise
+            else:
+                return number, pending
+
+    def _attached(self, function: str, until: float) -> Channel:
+        """Return the channel; attaches if need be."""
+        channel = self._channel
+        if channel is not None:
+            return channel
+        try:
+            self._until(lambda: self._channel is not None, lambda _: None, until)
+        except (FileNotFoundError, ConnectionError, TimeoutError) as error:
+            raise InvocationTimeoutError(function, "nobody attached this function") from error
+        channel = self._channel
+        if channel is None:
+            raise InvocationTimeoutError(function, "nobody attached this function")
+        return channel
+
+    def _read_on(self, channel: Channel, until: float) -> None:
+        """Let the end of a channel be noticed."""
+        self._until(lambda: self._channel is not channel, self._read, until)
+
+    def _attach(self, left: float) -> Channel:
+        try:
+            self._channel = attach(self._path, timeout=None if left == FOREVER else left)
+        except (ClientError, ValueError) as error:
+            if getattr(error, "reason", "") not in PASSING:
+                self.failure = error
+                self._lead.rouse()
+            raise
+        self._lead.rouse()
+        return self._channel
+
+    def _is_idle(self) -> bool:
+        """Whether all requests that were taken are answered, and all calls."""
+        return not (self._work or self._at_work or self._pending)
+
+    def _end(self, channel: Channel, error: Exception) -> None:
+        """Let go of an attachment; its calls will have no answer."""
+        if not isinstance(error, PeerGoneError):
+            log.error("the ring is damaged: attaching anew: %s", error)
+        self._channel = None
+        with self._lock:
+            kept = [work for work in self._work if work.channel is not channel]
+            self._at_work -= len(self._work) - len(kept)
+            self._work = deque(kept)
+        channel.close()
+        for pending in list(self._pending.values()):
+            if pending.channel is channel:
+                pending.error = LostCallError(pending.function)
+        self._lead.rouse()
+
+
+def _limits(timeout: float | None) -> tuple[float, int]:
+    """Return a call's limits by the monotonic clock and by the real one, 0 for none."""
+    request = current.get(None)
+    left = request.time_left() if request else None
+    if timeout is None or (left is not None and left < timeout):
+        timeout = left
+    if timeout is None:
+        return FOREVER, 0
+    return time.monotonic() + timeout, time.time_ns() + int(timeout * 1e9)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Edges of pipelines: the regions through which stages hand records on, seen from either end."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from aetherless_client.calls import Request
+from aetherless_client.errors import PeerGoneError
+from aetherless_ring import Consumer, Producer, RingEmptyError
+from aetherless_ring.layout import Direction, stride_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aetherless_client.region import Region
+
+# In the control block: the runs that an at-most-once consumer has, then the generation of the one
+# that let go.
+SLOTS_OFFSET = 512
+SLOTS = 256
+
+
+class Held:
+    """A record that was taken from an input and is not let go of.
+
+    Args:
+        source: the input.
+        request: what it carries.
+        end: the index after it.
+        slot: where the run is noted, for at-most-once.
+    """
+
+    __slots__ = ("done", "end", "request", "slot", "source")
+
+    def __init__(self, source: Input, request: Request, end: int, slot: int) -> None:
+        self.source = source
+        self.request = request
+        self.end = end
+        self.slot = slot
+        self.done = False
+
+    def let_go(self) -> None:
+        """Say that nobody needs the record any more."""
+        self.source.let_go(self)
+
+    def abandon(self) -> None:
+        """Leave the record to the next consumer of its region."""
+        self.source.abandon(self)
+
+
+class Input:
+    """The consuming end of an edge's region. One thread takes; any lets go.
+
+    Args:
+        region: what was handed out; owned from now on.
+        place: which of the stage's inputs it is.
+        generation: counts the consumers of this region.
+        seen: records that begin below this index may have been handled before.
+        at_most_once: the place of a record is given back before it is handled.
+
+    Raises:
+        RingCorruptError: the indices can't be.
+    """
+
+    def __init__(
+        self, region: Region, *, place: int, generation: int, seen: int, at_most_once: bool
+    ) -> None:
+        self.place = place
+        self.wake = region.wake
+        self.region: Region | None = region
+        self._generation = generation
+        self._seen = 0 if at_most_once else seen
+        control = region.layout.control_offset(Direction.TO_PEER) + SLOTS_OFFSET
+        size = (SLOTS + 1) * 8
+        self._slots = memoryview(region.memory)[control : control + size].cast("Q")
+        ring_bytes = region.layout.ring_bytes
+        self._consumer = Consumer(
+            region.memory, Direction.TO_PEER, ring_bytes, region.bell, resume=True
+        )
+        self._free = list(range(SLOTS)) if at_most_once else None
+        self._held: dict[Held, None] = {}
+        self._handled = 0
+        self._lock = threading.Lock()
+        self._dropped = False
+
+    def take(self, spin: float = 0.0) -> Held | None:
+        """Return the next record, looking for it for ``spin`` seconds; None when there is none.
+
+        Raises:
+            RingCorruptError, RingClosedError: as the ring's ``hold``.
+        """
+        if self._free is not None and not self._free:
+            return None
+        while True:
+            try:
+                _, payload, end = self._consumer.hold(spin, spin)
+            except RingEmptyError:
+                return None
+            request = Request.parse(payload)
+            begin = end - stride_of(len(payload))
+            if request is not None and begin < self._seen:
+                request = request._replace(attempt=request.attempt + 1)
+            held = Held(self, request or MALFORMED, end, 0)
+            self._keep(held)
+            if request is not None:
+                return held
+            held.let_go()
+
+    def doze(self) -> bool:
+        """Ask for the bell; False when a record is there that may be taken."""
+        return self._consumer.doze() or (self._free is not None and not self._free)
+
+    def let_go(self, held: Held) -> None:
+        """Take note that a record was handled."""
+        with self._lock:
+            held.done = True
+            if self.region is None:
+                return
+            if self._free is None:
+                self._give_back()
+            else:
+                del self._held[held]
+                self._slots[held.slot] = 0
+                self._free.append(held.slot)
+            self._is_handled()
+
+    def abandon(self, held: Held) -> None:
+        """Take note that a record will not be handled: it stays in the region."""
+        del held
+        with self._lock:
+            if self.region is not None:
+                self._is_handled()
+
+    def drop(self) -> None:
+        """Let go of the region as soon as no record of it is being handled."""
+        with self._lock:
+            self._dropped = True
+            if self.region is not None and not self._handled:
+                self._close(self.region)
+
+    def close(self) -> None:
+        """Let go of the region now; what is being handled is for the next consumer."""
+        with self._lock:
+            if self.region is not None:
+                self._close(self.region)
+
+    def _is_handled(self) -> None:
+        self._handled -= 1
+        if self._dropped and not self._handled and self.region is not None:
+            self._close(self.region)
+
+    def _keep(self, held: Held) -> None:
+        with self._lock:
+            self._handled += 1
+            self._held[held] = None
+            if self._free is not None:
+                held.slot = self._free.pop()
+                self._slots[held.slot] = held.request.id
+                self._consumer.release(held.end)
+
+    def _give_back(self) -> None:
+        """Give the places of the oldest records back, up to the first that is being handled."""
+        end = None
+        while self._held:
+            oldest = next(iter(self._held))
+            if not oldest.done:
+                break
+            del self._held[oldest]
+            end = oldest.end
+        if end is not None:
+            self._consumer.release(end)
+
+    def _close(self, region: Region) -> None:
+        self._slots[SLOTS] = self._generation
+        self._slots.release()
+        # The mapping goes with the end, which has a view of it.
+        del self._consumer
+        self.region = None
+        region.close()
+
+
+class Output:
+    """The producing end of an edge's region. Safe with threads.
+
+    Args:
+        region: what was handed out; owned from now on.
+        number: which of the edge's regions it is.
+    """
+
+    def __init__(self, region: Region, number: int) -> None:
+        self.number = number
+        self.largest = region.layout.largest_payload
+        self.region: Region | None = region
+        ring_bytes = region.layout.ring_bytes
+        self._producer = Producer(region.memory, Direction.TO_PEER, ring_bytes, region.bell)
+        self._lock = threading.Lock()
+
+    def publish(self, payload: bytes, kind: int) -> None:
+        """Put a record in.
+
+        Raises:
+            RingFullError, RingCorruptError: as the ring's ``publish``.
+            PeerGoneError: the region was dropped.
+        """
+        with self._lock:
+            if self.region is None:
+                raise PeerGoneError("the edge was dropped")
+            self._producer.publish(payload, kind)
+
+    def wait(self, length: int, seconds: float) -> None:
+        """Wait for room for a while.
+
+        Raises:
+            RingCorruptError, RingClosedError: as the ring's ``wait``.
+        """
+        wait: Callable[[int, float], bool] | None = None
+        with self._lock:
+            if self.region is not None:
+                wait = self._producer.wait
+        if wait:
+            wait(length, seconds)
+
+    def close(self) -> None:
+        """Let go of the region; more than once does nothing."""
+        with self._lock:
+            region, self.region = self.region, None
+            if region is not None:
+                del self._producer
+                region.close()
+
+
+MALFORMED = Request(0, 0, 0, b"", "", b"")
