@@ -637,8 +637,10 @@ static inline enum aether_result aether_sleep_well(struct aether_client *client)
 /* Handle what is there: EMPTY when nothing is. */
 static inline enum aether_result aether_work_once(struct aether_client *client)
 {
-	enum aether_result result;
 	aether_purge(&client->stages, false);
+	enum aether_result result = aether_tell_damaged(client);
+	if (result != AETHER_OK)
+		return result;
 	struct aether_taken *taken = aether_next_record(client, &result);
 	if (taken) {
 		result = aether_dispatch(client, taken);
@@ -646,8 +648,6 @@ static inline enum aether_result aether_work_once(struct aether_client *client)
 	} else if (result == AETHER_EMPTY && !client->leaving) {
 		result = aether_look_at_edges(client);
 	}
-	if (result == AETHER_OK && *client->stages.damaged)
-		result = aether_tell_damaged(client);
 	return result;
 }
 

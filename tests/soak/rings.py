@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from aetherless_client.channel import Channel
 from aetherless_client.errors import PeerGoneError
+from aetherless_client.region import map_region
 from aetherless_ipc.region import MappedRegion, Region
 from aetherless_ring import Consumer, Producer
 from aetherless_ring.errors import RingClosedError, RingFullError
@@ -99,9 +100,7 @@ class PeerSide:
 
     def __init__(self, control: socket.socket) -> None:
         _, descriptors, _, _ = socket.recv_fds(control, 64, 3)
-        mapped = MappedRegion(descriptors[0])
-        memory, layout = mapped.memory, mapped.layout
-        self.channel = Channel(control, descriptors, memory, layout, mapped.generation)
+        self.channel = Channel(control, map_region(descriptors, LAYOUT.ring_bytes))
         self.count = Count()
 
     def work(self, until: float) -> None:

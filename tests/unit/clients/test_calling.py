@@ -131,15 +131,3 @@ def test_the_services_end_is_told_to_the_caller(service: Service) -> None:
     assert service.call(side, b"again").data == b"again"
     reply(side, asked(side, 2, b"other x"), data=b"y")
     assert side.answer() == Answer(2, 0, b"y")
-
-
-def test_what_does_not_fit_is_not_sent(service: Service) -> None:
-    """A call larger than a record may be."""
-    side = service.attached()
-    largest = side.region.layout.largest_payload
-    side.send(request(1, b"other " + bytes(largest - 40), method="relay"))
-    assert received(side).method == "other"
-    side.end()
-    side = service.attached()
-    side.send(request(2, b"o " + bytes(largest - 31), method="relay"))
-    assert side.answer().data.startswith(b"PAYLOAD_TOO_LARGE")
