@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 # A service that comes back is to be found at once, not after gRPC's default of up to two minutes.
 # Errors travel in metadata, of which gRPC takes no more than 8 KiB by default.
+# A message carries what a record of a ring does, 16 MiB, and what is around it.
+MESSAGES = (("grpc.max_receive_message_length", 20 << 20),)
 OPTIONS = (
+    *MESSAGES,
     ("grpc.max_metadata_size", 256 << 10),
     ("grpc.absolute_max_metadata_size", 512 << 10),
     ("grpc.initial_reconnect_backoff_ms", 50),

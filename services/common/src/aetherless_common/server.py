@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from aetherless_common import logs, tracing
 from aetherless_common.errors import AetherlessError, Internal
+from aetherless_common.channels import MESSAGES
 from aetherless_common.interceptor import ServiceInterceptor
 from aetherless_common.lock import service_lock
 from aetherless_common.proc import ProcessRef
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 log = structlog.get_logger()
-# Each open stream holds a thread; a call beyond the limit is refused at once (PEER_UNREACHABLE).
+# Each open stream and each waiting call holds a thread; a call beyond the limit is refused at once
+# (PEER_UNREACHABLE). Callers of functions wait in calls of the ipc service.
 THREADS = 64
+CALLERS = {"ipc": 1024}
 GRACE_S = 5.0
 SOCKET_UMASK = 0o177
 
@@ -145,10 +148,12 @@ def _catch_signals() -> int:
 
 def _make_server(name: str, service: Service, checks: health.HealthServicer) -> grpc.Server:
     """Return the server with the service, health checks, and reflection of just these."""
+    threads = CALLERS.get(name, THREADS)
     server = grpc.server(
-        ThreadPoolExecutor(THREADS, thread_name_prefix=name),
+        ThreadPoolExecutor(threads, thread_name_prefix=name),
         interceptors=[ServiceInterceptor(name)],
-        maximum_concurrent_rpcs=THREADS,
+        options=MESSAGES,
+        maximum_concurrent_rpcs=threads,
     )
     service.register(server)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
