@@ -18,8 +18,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from aetherless_common import logs, tracing
-from aetherless_common.errors import AetherlessError, Internal
 from aetherless_common.channels import MESSAGES
+from aetherless_common.errors import AetherlessError, Internal
 from aetherless_common.interceptor import ServiceInterceptor
 from aetherless_common.lock import service_lock
 from aetherless_common.proc import ProcessRef
