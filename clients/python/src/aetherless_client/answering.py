@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from aetherless_client.client import Client, Work
     from aetherless_client.edges import Output
-    from aetherless_client.stages import Stage
+    from aetherless_client.stages import Route, Stage
 
 LONGEST_MESSAGE = 4096
 # Seconds between looks for an edge that is not there yet.
@@ -92,31 +92,35 @@ def _respond(client: Client, work: Work, status: Status, data: bytes) -> None:
 
 def _pass_on(client: Client, work: Work, stage: Stage, data: bytes) -> tuple[Status, bytes]:
     """Publish a stage's result to every stage that reads of it; return what to answer."""
-    outputs: list[tuple[str, Output]] = []
-    for target in _targets(client, stage, work.request):
-        output = stage.newest(target)
-        if output is None:
+    request = work.request
+    routes = stage.routes
+    if len(routes) < stage.output_count:
+        routes = _routes(client, stage, request)
+        if len(routes) < stage.output_count:
             return Status.DEADLINE_PASSED, b""
-        record = _record(work.request, stage, target, data)
+    records = []
+    for _, method, output in routes:
+        record = calls.request(
+            request.id, request.deadline_ns, request.attempt, request.trace, method, data
+        )
         if len(record) > output.largest:
             return Status.FAILED, _too_large(data)
-        outputs.append((target, output))
-    if len(outputs) < stage.output_count:
-        return Status.DEADLINE_PASSED, b""
-    for target, _ in outputs:
-        record = _record(work.request, stage, target, data)
-        if not _publish(client, work, stage, target, record):
-            return Status.DEADLINE_PASSED, b""
+        records.append(record)
+    for route, record in zip(routes, records, strict=True):
+        try:
+            route.output.publish(record, RecordType.REQUEST)
+        except (RingFullError, RingCorruptError, PeerGoneError):
+            if not _publish(client, work, stage, route.target, record):
+                return Status.DEADLINE_PASSED, b""
     return Status.PASSED_ON, b""
 
 
-def _targets(client: Client, stage: Stage, request: Request) -> list[str]:
-    """Return the stages to write to; waits until all of their edges are there."""
+def _routes(client: Client, stage: Stage, request: Request) -> tuple[Route, ...]:
+    """Return where to write to; waits until all of a stage's edges are there."""
     while True:
-        targets = [name for name, regions in list(stage.outputs.items()) if regions]
-        left = request.time_left()
-        if len(targets) >= stage.output_count or (left is not None and left <= 0):
-            return targets
+        routes, left = stage.routes, request.time_left()
+        if len(routes) >= stage.output_count or (left is not None and left <= 0):
+            return routes
         client.glance()
         time.sleep(EDGE_SLICE_S)
 
@@ -124,7 +128,8 @@ def _targets(client: Client, stage: Stage, request: Request) -> list[str]:
 def _publish(client: Client, work: Work, stage: Stage, target: str, record: bytes) -> bool:
     """Put a record into an edge; waits for room, and for a new region if the edge gets one."""
     while True:
-        output = stage.newest(target)
+        route = stage.route(target)
+        output = route.output if route else None
         left = work.request.time_left()
         try:
             if output is not None:
@@ -151,14 +156,6 @@ def _wait(output: Output | None, length: int, seconds: float) -> None:
     except (RingClosedError, RingCorruptError):
         pass  # the service drops it, or the next attempt to publish tells of it
     time.sleep(EDGE_SLICE_S)
-
-
-def _record(request: Request, stage: Stage, target: str, data: bytes) -> bytes:
-    """Return a record for the stage that reads."""
-    method = f"{stage.pipeline}/{target}".encode()
-    return calls.request(
-        request.id, request.deadline_ns, request.attempt, request.trace, method, data
-    )
 
 
 def _too_large(data: bytes) -> bytes:

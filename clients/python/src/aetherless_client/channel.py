@@ -99,7 +99,8 @@ class Channel:
             PeerGoneError, RingCorruptError: as ``receive``.
         """
         if not spin:
-            return next(iter(self._consumer.receive_many(1)), None)
+            taken = self._consumer.receive_many(1)
+            return taken[0] if taken else None
         try:
             return self._consumer.receive(spin, spin)
         except RingEmptyError:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 from aetherless_client.calls import Request
@@ -29,17 +30,17 @@ class Held:
         source: the input.
         request: what it carries.
         end: the index after it.
-        slot: where the run is noted, for at-most-once.
     """
 
-    __slots__ = ("done", "end", "request", "slot", "source")
+    __slots__ = ("abandoned", "done", "end", "request", "slot", "source")
 
-    def __init__(self, source: Input, request: Request, end: int, slot: int) -> None:
+    def __init__(self, source: Input, request: Request, end: int) -> None:
         self.source = source
         self.request = request
         self.end = end
-        self.slot = slot
         self.done = False
+        self.abandoned = False
+        self.slot = 0
 
     def let_go(self) -> None:
         """Say that nobody needs the record any more."""
@@ -80,8 +81,7 @@ class Input:
             region.memory, Direction.TO_PEER, ring_bytes, region.bell, resume=True
         )
         self._free = list(range(SLOTS)) if at_most_once else None
-        self._held: dict[Held, None] = {}
-        self._handled = 0
+        self._held: deque[Held] = deque()
         self._lock = threading.Lock()
         self._dropped = False
 
@@ -99,11 +99,12 @@ class Input:
             except RingEmptyError:
                 return None
             request = Request.parse(payload)
-            begin = end - stride_of(len(payload))
-            if request is not None and begin < self._seen:
-                request = request._replace(attempt=request.attempt + 1)
-            held = Held(self, request or MALFORMED, end, 0)
-            self._keep(held)
+            if self._seen and request is not None:
+                request = self._told_again(request, end - stride_of(len(payload)))
+            held = Held(self, request or MALFORMED, end)
+            self._held.append(held)
+            if self._free is not None:
+                self._give_up(held)
             if request is not None:
                 return held
             held.let_go()
@@ -118,27 +119,23 @@ class Input:
             held.done = True
             if self.region is None:
                 return
-            if self._free is None:
-                self._give_back()
-            else:
-                del self._held[held]
+            if self._free is not None:
                 self._slots[held.slot] = 0
                 self._free.append(held.slot)
-            self._is_handled()
+            self._give_back()
+            if self._dropped:
+                self._close_when_idle(self.region)
 
     def abandon(self, held: Held) -> None:
         """Take note that a record will not be handled: it stays in the region."""
-        del held
-        with self._lock:
-            if self.region is not None:
-                self._is_handled()
+        held.abandoned = True
 
     def drop(self) -> None:
         """Let go of the region as soon as no record of it is being handled."""
         with self._lock:
             self._dropped = True
-            if self.region is not None and not self._handled:
-                self._close(self.region)
+            if self.region is not None:
+                self._close_when_idle(self.region)
 
     def close(self) -> None:
         """Let go of the region now; what is being handled is for the next consumer."""
@@ -146,31 +143,32 @@ class Input:
             if self.region is not None:
                 self._close(self.region)
 
-    def _is_handled(self) -> None:
-        self._handled -= 1
-        if self._dropped and not self._handled and self.region is not None:
-            self._close(self.region)
+    def _told_again(self, request: Request, begin: int) -> Request:
+        """Return a request with a higher attempt, if it may have been handled before."""
+        if begin < self._seen:
+            return request._replace(attempt=request.attempt + 1)
+        self._seen = 0
+        return request
 
-    def _keep(self, held: Held) -> None:
+    def _give_up(self, held: Held) -> None:
+        """Note a run, then give its record's place back: at most once."""
         with self._lock:
-            self._handled += 1
-            self._held[held] = None
-            if self._free is not None:
-                held.slot = self._free.pop()
-                self._slots[held.slot] = held.request.id
-                self._consumer.release(held.end)
+            free = self._free or []
+            held.slot = free.pop()
+            self._slots[held.slot] = held.request.id
+            self._consumer.release(held.end)
 
     def _give_back(self) -> None:
         """Give the places of the oldest records back, up to the first that is being handled."""
-        end = None
-        while self._held:
-            oldest = next(iter(self._held))
-            if not oldest.done:
-                break
-            del self._held[oldest]
-            end = oldest.end
-        if end is not None:
+        held, end = self._held, None
+        while held and held[0].done:
+            end = held.popleft().end
+        if end is not None and self._free is None:
             self._consumer.release(end)
+
+    def _close_when_idle(self, region: Region) -> None:
+        if all(held.done or held.abandoned for held in self._held):
+            self._close(region)
 
     def _close(self, region: Region) -> None:
         self._slots[SLOTS] = self._generation

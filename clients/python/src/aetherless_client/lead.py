@@ -63,6 +63,11 @@ class Lead:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Lead no more."""
         self._owner = 0
         self._lock.release()
-        self.hand_on()
+        if self._sleepers:
+            self.hand_on()

@@ -31,9 +31,17 @@ SWEEP_S = 0.5
 class Ready(NamedTuple):
     """What a stage has to handle: a request, and the records that it was made of."""
 
-    stage: Stage
     request: Request
+    stage: Stage
     held: tuple[Held, ...]
+
+
+class Route(NamedTuple):
+    """Where a stage writes to: the stage that reads, its records' method, the newest region."""
+
+    target: str
+    method: bytes
+    output: Output
 
 
 class Stage:
@@ -45,6 +53,7 @@ class Stage:
 
     def __init__(self, line: Line) -> None:
         self.outputs: dict[str, dict[int, Output]] = {}
+        self.routes: tuple[Route, ...] = ()
         self._waiting: dict[int, dict[int, Held]] = {}
         self._finished: dict[int, None] = {}
         self.become_declared(line)
@@ -61,7 +70,7 @@ class Stage:
     def gather(self, held: Held) -> Ready | None:
         """Return what is to be handled, when this record completes it."""
         if self.inputs <= 1:
-            return Ready(self, held.request, (held,))
+            return Ready(held.request, self, (held,))
         run = held.request.id
         parts = self._waiting.setdefault(run, {})
         if run in self._finished or held.source.place in parts:
@@ -77,7 +86,7 @@ class Stage:
         data = join([part.request.data for part in ordered])
         attempt = max(part.request.attempt for part in ordered)
         request = held.request._replace(attempt=attempt, data=data, inputs=len(ordered))
-        return Ready(self, request, ordered)
+        return Ready(request, self, ordered)
 
     def finish(self, run: int) -> dict[int, Held]:
         """Count a run as finished; return the parts that waited."""
@@ -112,10 +121,19 @@ class Stage:
             if not parts:
                 del self._waiting[run]
 
-    def newest(self, target: str) -> Output | None:
-        """Return the region to write to of the edge to a stage."""
-        regions = self.outputs.get(target, {})
-        return regions.get(max(regions, default=0))
+    def reroute(self) -> None:
+        """Find anew where results go; after an output came or went."""
+        newest = {
+            target: regions[max(regions)] for target, regions in self.outputs.items() if regions
+        }
+        self.routes = tuple(
+            Route(target, f"{self.pipeline}/{target}".encode(), output)
+            for target, output in newest.items()
+        )
+
+    def route(self, target: str) -> Route | None:
+        """Return the newest region of the edge to a stage."""
+        return next((route for route in self.routes if route.target == target), None)
 
 
 class Stages:
@@ -242,6 +260,7 @@ class Stages:
             region = map_region(descriptors, line.number("ring_bytes"))
             if role == "producer":
                 stage.outputs.setdefault(consumer, {})[number] = Output(region, number)
+                stage.reroute()
                 return
             source = Input(
                 region,
@@ -266,7 +285,8 @@ class Stages:
         if role == "producer":
             stage = self._stages.get((pipeline, producer))
             output = stage.outputs.get(consumer, {}).pop(number, None) if stage else None
-            if output:
+            if stage and output:
+                stage.reroute()
                 output.close()
         elif (name, number) in self._inputs:
             reader, source = self._inputs.pop((name, number))
