@@ -230,25 +230,24 @@ class Channel:
     def close(self) -> None:
         """Let go of the regions, the wakes and the control socket; more than once does nothing."""
         with self._lock:
-            control, self._control = self._control, None
-            if control is None:
-                return
-            self.stages.close()
-            self._poll.close()
-            control.close()
-            # The mapping goes with the last of the two ends, which have views of it.
-            del self._consumer, self._producer
-            self._region.close()
-            del self._region
+            if self._control is not None:
+                self.stages.close()
+                self._close(self._control)
 
     def close_inherited(self) -> None:
         """Let go in a child process, without a word: the attachment is its parent's."""
         if self._control is not None:
-            self._control.close()
-            self._control = None
-            self._poll.close()
             self.stages.close_inherited()
-            self._region.close()
+            self._close(self._control)
+
+    def _close(self, control: socket.socket) -> None:
+        self._control = None
+        self._poll.close()
+        control.close()
+        # The mapping goes with the last of the two ends, which have views of it.
+        del self._consumer, self._producer
+        self._region.close()
+        del self._region
 
     def __enter__(self) -> Self:
         return self

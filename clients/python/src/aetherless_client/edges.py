@@ -170,8 +170,16 @@ class Input:
         if all(held.done or held.abandoned for held in self._held):
             self._close(region)
 
+    def close_inherited(self) -> None:
+        """Let go in a child process, without a word: the region is its parent's."""
+        if self.region is not None:
+            self._forget(self.region)
+
     def _close(self, region: Region) -> None:
         self._slots[SLOTS] = self._generation
+        self._forget(region)
+
+    def _forget(self, region: Region) -> None:
         self._slots.release()
         # The mapping goes with the end, which has a view of it.
         del self._consumer
@@ -223,10 +231,14 @@ class Output:
     def close(self) -> None:
         """Let go of the region; more than once does nothing."""
         with self._lock:
-            region, self.region = self.region, None
-            if region is not None:
-                del self._producer
-                region.close()
+            self.close_inherited()
+
+    def close_inherited(self) -> None:
+        """Let go in a child process, where another thread's lock is never let go of."""
+        region, self.region = self.region, None
+        if region is not None:
+            del self._producer
+            region.close()
 
 
 MALFORMED = Request(0, 0, 0, b"", "", b"")

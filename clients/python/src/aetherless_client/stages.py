@@ -231,8 +231,7 @@ class Stages:
             for regions in stage.outputs.values():
                 ends += regions.values()
         for end in ends:
-            if end.region is not None:
-                end.region.close()
+            end.close_inherited()
 
     def become_damaged(self, name: str) -> None:
         """Let go of every region of an edge whose ring is damaged, and say so."""
