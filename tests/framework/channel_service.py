@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Self
 
 from aetherless_ipc.region import Region
-from aetherless_ipc.sidesocket import listen
 from aetherless_ring import Consumer, Producer
 from aetherless_ring.layout import (
     SMALLEST_RING,
@@ -149,7 +148,10 @@ class Service:
 
     def listen(self) -> None:
         """Begin to let clients in."""
-        self._listener = listen(self.path)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._listener.bind(str(self.path))
+        self.path.chmod(0o666)
+        self._listener.listen()
 
     def refuse(self) -> None:
         """Let nobody in: the socket is gone, as during a checkpoint."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import mmap
 import os
 import random
 import secrets
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from aetherless_client.channel import Channel
 from aetherless_client.errors import PeerGoneError
 from aetherless_client.region import map_region
-from aetherless_ipc.region import MappedRegion, Region
+from aetherless_ipc.region import Region
 from aetherless_ring import Consumer, Producer
 from aetherless_ring.errors import RingClosedError, RingFullError
 from aetherless_ring.layout import SMALLEST_RING, Direction, Layout, RecordType
@@ -66,7 +67,7 @@ class ServiceSide:
         self.count = Count()
         descriptors = self.region.hand_out(1)
         socket.send_fds(control, [b"ok"], descriptors)
-        self.memory: Any = MappedRegion(descriptors[0]).memory
+        self.memory: Any = mmap.mmap(descriptors[0], LAYOUT.region_bytes)
         place = (LAYOUT.ring_bytes, descriptors[1])
         self.producer = Producer(self.memory, Direction.TO_PEER, *place)
         self.consumer = Consumer(self.memory, Direction.FROM_PEER, *place)

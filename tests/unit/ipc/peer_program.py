@@ -4,51 +4,59 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import select
 import sys
-from pathlib import Path
 
-from aetherless_ipc.attachment import Attachment, AttachRefusedError
-from aetherless_ring.layout import Direction
+from aetherless_client import AttachRefusedError, Channel, attach
+from aetherless_ring.layout import HeaderField, RecordType
 
 WAIT_S = 20.0
 
 
-def run(command: str, argument: str, held: list[Attachment]) -> object:
+def run(command: str, argument: str, held: list[Channel]) -> object:
     """Do one command."""
     if command == "attach":
-        held.append(Attachment(Path(argument), WAIT_S))
-        region = held[-1].region
-        return {"generation": region.generation, "ring_bytes": region.layout.ring_bytes}
-    attachment = held[-1]
+        held.append(attach(argument, timeout=0))
+        return {"generation": held[-1].generation, "ring_bytes": held[-1].layout.ring_bytes}
+    channel = held[-1]
     if command == "detach":
-        held.pop().__exit__()
+        held.pop().close()
         return {}
-    region = attachment.region
     if command == "write":
-        at = region.layout.data_offset(Direction.FROM_PEER)
-        region.memory[at : at + len(argument)] = argument.encode()
-        os.eventfd_write(attachment.wake_service, 1)
+        channel.publish(argument.encode(), RecordType.USER)
         return {}
     if command == "shrink":
         try:
-            os.ftruncate(attachment._descriptors[0], 4096)
+            os.ftruncate(channel._region.descriptors[0], 4096)
         except OSError as error:
             return {"errno": error.errno}
         return {}
     if command == "talk":
-        attachment.control.send(argument.encode())
-    woken, _, _ = select.select([attachment.wake_peer], [], [], WAIT_S)
+        assert channel._control
+        channel._control.send(argument.encode())
+    return heard(channel)
+
+
+def heard(channel: Channel) -> object:
+    """Wait for the end of the control socket; tell what came before it, and of the region."""
+    assert channel._control
+    woken, _, _ = select.select([channel._region.wake], [], [], WAIT_S)
     said = []
-    while text := attachment.control.recv(512):
+    while select.select([channel._control], [], [], WAIT_S)[0]:
+        text = channel._control.recv(512)
+        if not text:
+            break
         said.append(text.decode())
-    return {"closed": region.closed, "woken": bool(woken), "said": said}
+    with mmap.mmap(channel._region.descriptors[0], channel.layout.region_bytes) as region:
+        closed = bool(region[HeaderField.CLOSED])
+    return {"closed": closed, "woken": bool(woken), "said": said}
 
 
 def main() -> None:
     """Do the commands of standard input."""
-    held: list[Attachment] = []
+    held: list[Channel] = []
     for line in sys.stdin:
         command, _, argument = line.strip().partition(" ")
         try:

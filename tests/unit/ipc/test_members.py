@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which control groups belong to a function, and who is at the end of a socket."""
+"""Which control groups belong to an instance, and who is at the end of a socket."""
 
 from __future__ import annotations
 
@@ -21,29 +21,28 @@ OWNER = "aether-0123ab"
 
 
 @pytest.mark.parametrize(
-    ("cgroup", "function", "member"),
+    ("cgroup", "instance", "member"),
     [
-        ("/aether-0123ab/f-r1-0/tree", "f", True),
-        ("/aether-0123ab/f-r12-golden/tree/deeper", "f", True),
-        ("/aether-0123ab/f-r1-3", "f", True),
-        ("/aether-0123ab/a-r1-0-r1-0/tree", "a-r1-0", True),
-        ("/aether-0123ab/a-r1-0-r1-0/tree", "a", False),
-        ("/aether-0123ab/ff-r1-0/tree", "f", False),
-        ("/aether-0123ab/f-r1-0", "F", False),
-        ("/aether-0123ab/f-r1-0\n", "f", False),
-        ("/aether-0123ab/f-r1-", "f", False),
-        ("/aether-0123ab", "f", False),
-        ("/", "f", False),
-        ("", "f", False),
-        ("/x/aether-0123ab/f-r1-0/tree", "f", False),
-        ("/../aether-0123ab/f-r1-0", "f", False),
-        ("/aether-0123abc/f-r1-0/tree", "f", False),
-        ("aether-0123ab/f-r1-0/tree", "f", False),
+        ("/aether-0123ab/f-r1-0/tree", "f-r1-0", True),
+        ("/aether-0123ab/f-r12-golden/tree/deeper", "f-r12-golden", True),
+        ("/aether-0123ab/f-r1-3", "f-r1-3", True),
+        ("/aether-0123ab/f-r1-3", "f-r1-0", False),
+        ("/aether-0123ab/ff-r1-0/tree", "f-r1-0", False),
+        ("/aether-0123ab/f-r1-0", "F-r1-0", False),
+        ("/aether-0123ab/f-r1-0\n", "f-r1-0", False),
+        ("/aether-0123ab/f-r1-", "f-r1-0", False),
+        ("/aether-0123ab", "f-r1-0", False),
+        ("/", "f-r1-0", False),
+        ("", "f-r1-0", False),
+        ("/x/aether-0123ab/f-r1-0/tree", "f-r1-0", False),
+        ("/../aether-0123ab/f-r1-0", "f-r1-0", False),
+        ("/aether-0123abc/f-r1-0/tree", "f-r1-0", False),
+        ("aether-0123ab/f-r1-0/tree", "f-r1-0", False),
     ],
 )
-def test_membership(cgroup: str, function: str, *, member: bool) -> None:
-    """Only the orchestrator's own group, and in it only instances of this very function."""
-    assert is_member(cgroup, OWNER, function) is member
+def test_membership(cgroup: str, instance: str, *, member: bool) -> None:
+    """Only the orchestrator's own group, and in it only this very instance."""
+    assert is_member(cgroup, OWNER, instance) is member
 
 
 def test_identify_a_living_process() -> None:

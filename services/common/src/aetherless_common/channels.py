@@ -75,7 +75,11 @@ class _Details(NamedTuple):
     compression: grpc.Compression | None
 
 
-class _Typed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+class _Typed(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
     """Turns each failed call into a typed error, records it, and hands the call context on.
 
     Args:
@@ -108,6 +112,12 @@ class _Typed(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor
         span = rpcspan.begin_call(client_call_details.method)
         details = _handed_on(client_call_details, self._timeouts.get(method), span)
         return TypedStream(continuation(details, request), self._service, method, span)
+
+    def intercept_stream_stream(
+        self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        """Start the call, as one of a single request."""
+        return self.intercept_unary_stream(continuation, client_call_details, request_iterator)
 
 
 class TypedStream:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 # A client without a deadline: gRPC reports centuries on some versions, None on others.
 FOREVER_S = 10 * 365 * 86400.0
+# What is polled, or comes with each call of a function.
+FREQUENT = ("Get", "List", "Invoke", "Touch")
 
 
 class ServiceInterceptor(grpc.ServerInterceptor):
@@ -113,14 +115,14 @@ class _Call:
         self._span = rpcspan.begin_served(method, context)
         tracing.make_current(self._span)
         self._begun = time.monotonic()
-        self._reads = name.startswith(("Get", "List"))
+        self._frequent = name.startswith(FREQUENT)
         self._log = log.bind(rpc=name)
         if unlimited and default_s is not None:
             self._log = self._log.bind(default_deadline_s=default_s)
 
     def done(self) -> None:
-        """Log a call that was answered; reads are polled, so they are debug lines."""
-        say = self._log.debug if self._reads else self._log.info
+        """Log a call that was answered; those that come often are debug lines."""
+        say = self._log.debug if self._frequent else self._log.info
         say("served", code="OK", ms=self._elapsed_ms())
         rpcspan.answered(self._span)
 

@@ -1,87 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All channels of an orchestrator, and the handing out of their descriptors."""
+"""All channels of an orchestrator, and who may attach to them."""
 
 from __future__ import annotations
 
-import dataclasses
-import socket
 import threading
-import time
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from aetherless_common.settings import PRIVATE_DIR
 from aetherless_ipc import errors, members
-from aetherless_ipc.channel import Channel, Declaration, State
-from aetherless_ipc.sidesocket import LONGEST_MESSAGE, SocketLoop, listen, socket_path
+from aetherless_ipc.admission import Admission, State
+from aetherless_ipc.attachment import Attachment, say
+from aetherless_ipc.channel import Channel, Declaration
+from aetherless_ipc.delivery import Delivery
+from aetherless_ipc.ringloop import RingLoop
+from aetherless_ipc.sidesocket import LONGEST_MESSAGE, SocketLoop
 from aetherless_ipc.store import DeclarationStore
-from aetherless_ring.layout import VERSION
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import socket
 
     from aetherless_common.settings import Settings
+    from aetherless_ipc.delivery import Surroundings
 
 log = structlog.get_logger()
+
+
+class Observer(Protocol):
+    """Is told of attachments, with the broker's lock held; may not wait."""
+
+    def attached(self, attachment: Attachment) -> None:
+        """Hear that a peer was let in; it has its descriptors."""
+
+    def ended(self, attachment: Attachment) -> None:
+        """Hear that a peer is gone, or was let go of."""
 
 
 class Broker:
     """Keeps the channels; safe to call from any thread.
 
+    ``lock`` is held for each change of a channel, its admissions and their attachments.
+
     Args:
         settings: the orchestrator's.
+        around: what deliveries are surrounded by.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, around: Surroundings) -> None:
+        self.observers: list[Observer] = []
+        self.rings = RingLoop()
+        self._around = around
         self._orchestrator_cgroup = settings.cgroup_name
         self._folder = ipc_folder(settings)
         self._store = DeclarationStore(self._folder / "channels.json")
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._channels: dict[str, Channel] = {}
-        self._listeners: dict[str, socket.socket] = {}
-        self._loop = SocketLoop(self._lock)
+        self._loop = SocketLoop(self.lock)
 
     def start(self) -> None:
         """Make the channels anew that were declared before, and listen for their peers.
 
         Their regions died with the service that made them, and its peers' control sockets were
-        closed; the peers attach again, as generation + 1.
+        closed; the peers attach again, as generation + 1. An instance whose folder is gone ended
+        meanwhile and is not admitted any more.
 
         Raises:
             DataLoss: STORE_CORRUPT.
-            FailedPrecondition: REGION_INVALID.
         """
         self._folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
-        with self._lock:
+        with self.lock:
             for declaration in self._store.load():
-                self._open(declaration)
+                self._restore(declaration)
+        self.rings.start()
         self._loop.start()
 
     def stop(self) -> None:
-        """Close every channel and tell the peers; the declarations stay."""
-        with self._lock:
-            for channel_id in list(self._channels):
-                self._shut(channel_id)
+        """End every attachment and tell the peers; the declarations stay, calls do not."""
+        with self.lock:
+            for channel in self._channels.values():
+                self._shut(channel)
+            self._channels.clear()
         self._loop.stop()
+        self.rings.stop()
 
-    def create(self, channel_id: str, function_id: str, ring_bytes: int) -> Channel:
+    def create(self, wanted: Declaration) -> Channel:
         """Make a channel, or return the one that exists with the same properties.
 
         Raises:
             AlreadyExists: CHANNEL_EXISTS.
-            FailedPrecondition: REGION_INVALID.
         """
-        with self._lock:
-            existing = self._channels.get(channel_id)
+        with self.lock:
+            existing = self._channels.get(wanted.channel_id)
             if existing is None:
-                made = self._open(Declaration(channel_id, function_id, ring_bytes, time.time_ns()))
+                made = self._add(wanted)
                 self._save()
                 return made
-        declared = existing.declaration
-        if (declared.function_id, declared.ring_bytes) != (function_id, ring_bytes):
-            raise errors.channel_exists(channel_id)
+        if not existing.declared.same_as(wanted):
+            raise errors.channel_exists(wanted.channel_id)
         return existing
 
     def get(self, channel_id: str) -> Channel:
@@ -90,111 +108,214 @@ class Broker:
         Raises:
             NotFound: CHANNEL_NOT_FOUND.
         """
-        with self._lock:
-            if channel_id not in self._channels:
-                raise errors.channel_not_found(channel_id)
-            return self._channels[channel_id]
+        channel = self._channels.get(channel_id)
+        if channel is None:
+            raise errors.channel_not_found(channel_id)
+        return channel
 
     def all(self) -> list[Channel]:
         """Return the channels, in no order."""
-        with self._lock:
+        with self.lock:
             return list(self._channels.values())
 
-    def delete(self, channel_id: str) -> None:
-        """Close a channel, tell its peer, and forget it.
+    def update(self, channel_id: str, **changes: object) -> Channel:
+        """Change what is declared of a channel; the arguments are fields of Declaration.
 
         Raises:
             NotFound: CHANNEL_NOT_FOUND.
         """
-        with self._lock:
-            self.get(channel_id)
-            self._shut(channel_id)
+        with self.lock:
+            channel = self.get(channel_id)
+            channel.become_declared(**changes)
+            channel.lead()
             self._save()
-
-    def socket_path(self, channel_id: str) -> Path:
-        """Return a channel's side socket."""
-        return socket_path(self._folder, channel_id)
-
-    def _open(self, declaration: Declaration) -> Channel:
-        """Make a channel's side socket and region; undo the one if the other fails."""
-        channel_id = declaration.channel_id
-        try:
-            listener = listen(self.socket_path(channel_id))
-            try:
-                channel = Channel(declaration)
-            except OSError:
-                listener.close()
-                self.socket_path(channel_id).unlink()
-                raise
-        except OSError as error:
-            raise errors.region_invalid(channel_id, error) from error
-        self._channels[channel_id] = channel
-        self._listeners[channel_id] = listener
-        self._loop.add(listener, partial(self._accept, channel, listener))
         return channel
 
-    def _shut(self, channel_id: str) -> None:
-        """Undo ``_open``."""
-        channel, listener = self._channels.pop(channel_id), self._listeners.pop(channel_id)
-        self._loop.remove(listener)
-        listener.close()
-        self.socket_path(channel_id).unlink(missing_ok=True)
-        if channel.control is not None:
-            self._loop.remove(channel.control)
-            _say(channel.control, "closed")
-        if channel.state is not State.CLOSED:
-            channel.become_closed()
+    def delete(self, channel_id: str) -> None:
+        """End a channel's attachments, tell the peers, and forget it.
+
+        Raises:
+            NotFound: CHANNEL_NOT_FOUND.
+        """
+        with self.lock:
+            self._shut(self.get(channel_id))
+            del self._channels[channel_id]
+            self._save()
+
+    def admit(self, channel_id: str, instance: str, folder: Path) -> Channel:
+        """Let an instance attach; nothing changes when it may already. A detach is given up.
+
+        Raises:
+            NotFound: CHANNEL_NOT_FOUND.
+            FailedPrecondition: REGION_INVALID, the side socket could not be made.
+        """
+        with self.lock:
+            channel = self.get(channel_id)
+            found = channel.admissions.get(instance)
+            try:
+                if found and found.folder != folder:
+                    self._close(channel, found, "closed")
+                elif found and found.state is State.DRAINING:
+                    self._reopen(channel, found)
+                if instance not in channel.admissions:
+                    self._open(channel, instance, folder)
+            except OSError as error:
+                raise errors.region_invalid(channel_id, error) from error
+            self._save()
+        return channel
+
+    def detach(self, channel_id: str, instance: str, patience: float, *, force: bool) -> Channel:
+        """Let nobody of an instance attach any more, and end its attachment once nothing is due.
+
+        Args:
+            channel_id: the channel.
+            instance: the instance; one that is not admitted needs nothing.
+            patience: seconds to wait for what is due.
+            force: end it all the same after that.
+
+        Raises:
+            NotFound: CHANNEL_NOT_FOUND.
+            FailedPrecondition: CALLS_IN_FLIGHT; the instance is admitted as before.
+        """
+        with self.lock:
+            channel = self.get(channel_id)
+            admission = channel.admissions.get(instance)
+            if admission is None:
+                return channel
+            self._drain(channel, admission)
+            attachment = admission.attachment
+        due = attachment.await_answers(patience) if attachment else 0
+        with self.lock:
+            if admission.state is State.DRAINING and (force or not due):
+                self._close(channel, admission, "closed")
+                self._save()
+            elif admission.state is not State.CLOSED:  # it was admitted again if not draining
+                if admission.state is State.DRAINING:
+                    self._reopen(channel, admission)
+                raise errors.calls_in_flight(channel_id, instance, due)
+        return channel
+
+    def _add(self, declaration: Declaration) -> Channel:
+        """Make a channel."""
+        delivery = Delivery(declaration.channel_id, self._around)
+        channel = self._channels[declaration.channel_id] = Channel(declaration, delivery)
+        return channel
+
+    def _restore(self, declaration: Declaration) -> None:
+        """Make a channel of a service before, with the admissions whose folders exist."""
+        channel = self._add(declaration)
+        for instance, folder in declaration.admissions.items():
+            try:
+                self._open(channel, instance, Path(folder))
+            except OSError as error:
+                log.info("not admitted again", instance=instance, error=str(error))
+        channel.note_admissions()
+
+    def _open(self, channel: Channel, instance: str, folder: Path) -> None:
+        """Admit an instance."""
+        admission = Admission(channel.channel_id, instance, folder)
+        channel.admissions[instance] = admission
+        self._listen(channel, admission)
+
+    def _reopen(self, channel: Channel, admission: Admission) -> None:
+        """Admit an instance again whose detach is given up."""
+        admission.become_open()
+        self._listen(channel, admission)
+
+    def _listen(self, channel: Channel, admission: Admission) -> None:
+        """Wait for peers of an admission."""
+        listener = admission.listener
+        if listener is not None:
+            self._loop.add(listener, partial(self._accept, channel, admission, listener))
+        channel.lead()
+
+    def _drain(self, channel: Channel, admission: Admission) -> None:
+        """Let nobody attach any more, and send it no further calls."""
+        if admission.listener is not None:
+            self._loop.remove(admission.listener)
+            admission.become_draining()
+            channel.lead()
+
+    def _close(self, channel: Channel, admission: Admission, word: str) -> None:
+        """End an admission, and its attachment with a last word."""
+        self._drain(channel, admission)
+        attachment = admission.attachment
+        admission.become_closed()
+        del channel.admissions[admission.instance]
+        if attachment is not None:
+            self._let_go(attachment, word)
+
+    def _shut(self, channel: Channel) -> None:
+        """End the calls and all admissions of a channel."""
+        channel.delivery.become_closed()
+        for admission in list(channel.admissions.values()):
+            self._close(channel, admission, "closed")
 
     def _save(self) -> None:
         """Store what is needed to make the channels again."""
-        self._store.save(
-            dataclasses.replace(channel.declaration, generation=channel.generation)
-            for channel in self._channels.values()
-        )
+        for channel in self._channels.values():
+            channel.note_admissions()
+        self._store.save(channel.declared for channel in self._channels.values())
 
-    def _accept(self, channel: Channel, listener: socket.socket) -> None:
+    def _accept(self, channel: Channel, admission: Admission, listener: socket.socket) -> None:
         """Let a peer in, or refuse it and close the connection."""
         try:
             connection, _ = listener.accept()
         except OSError as error:  # the peer has gone again, or no descriptor is left
-            log.warning("accept failed", channel=channel.declaration.channel_id, error=str(error))
+            log.warning("accept failed", channel=channel.channel_id, error=str(error))
             return
         connection.settimeout(0)
         peer = members.identify(connection)
-        refusal = self._refusal(channel, peer)
-        if peer is None or refusal:
-            log.warning(
-                "refused", channel=channel.declaration.channel_id, reason=refusal, peer=peer
-            )
-            _say(connection, f"error reason={refusal}")
+        refusal = self._refusal(admission, peer)
+        if peer is not None and not refusal:
+            refusal = self._attach(channel, admission, connection, peer)
+        if refusal:
+            log.warning("refused", instance=admission.instance, reason=refusal, peer=peer)
+            say(connection, f"error reason={refusal}")
             connection.close()
-            return
-        self._attach(channel, connection, peer)
 
-    def _refusal(self, channel: Channel, peer: members.Peer | None) -> str:
+    def _refusal(self, admission: Admission, peer: members.Peer | None) -> str:
         """Say why a peer may not attach; the empty string if it may."""
-        function = channel.declaration.function_id
-        if peer is None or not members.is_member(peer.cgroup, self._orchestrator_cgroup, function):
+        group = self._orchestrator_cgroup
+        if peer is None or not members.is_member(peer.cgroup, group, admission.instance):
             return "PEER_NOT_ALLOWED"
-        return "" if channel.state is State.DETACHED else f"CHANNEL_{channel.state.name}"
-
-    def _attach(self, channel: Channel, connection: socket.socket, peer: members.Peer) -> None:
-        """Hand the descriptors over, then wait for the peer's end."""
-        descriptors = channel.become_attached(connection, peer)
-        self._loop.add(connection, partial(self._hear, channel, connection))
-        self._save()
-        layout = channel.layout
-        text = (
-            f"ok version={VERSION} generation={channel.generation} "
-            f"region_bytes={layout.region_bytes} ring_bytes={layout.ring_bytes}"
+        return {State.OPEN: "", State.ATTACHED: "CHANNEL_ATTACHED"}.get(
+            admission.state, "CHANNEL_CLOSED"
         )
-        try:
-            socket.send_fds(connection, [text.encode()], descriptors)
-        except OSError as error:  # it went away between its connect and now
-            log.warning("peer gone", channel=channel.declaration.channel_id, error=str(error))
-            self._detach(channel, connection)
 
-    def _hear(self, channel: Channel, control: socket.socket) -> None:
+    def _attach(
+        self, channel: Channel, admission: Admission, control: socket.socket, peer: members.Peer
+    ) -> str:
+        """Hand the descriptors over, then wait for the peer's end; return a refusal or nothing."""
+        try:
+            attachment = Attachment(
+                channel.channel_id,
+                admission.instance,
+                channel.next_generation(),
+                control,
+                peer,
+                layout=channel.layout,
+                loop=self.rings,
+                owner=channel.delivery,
+            )
+        except OSError:
+            log.exception("no region", channel=channel.channel_id)
+            return "CHANNEL_CLOSED"
+        admission.become_attached(attachment)
+        self._loop.add(control, partial(self._hear, channel, admission, control))
+        self._save()
+        try:
+            attachment.begin()
+        except OSError as error:  # it went away between its connect and now
+            log.warning("peer gone", channel=channel.channel_id, error=str(error))
+            self._lose(channel, admission)
+            return ""
+        for observer in self.observers:
+            observer.attached(attachment)
+        channel.lead()
+        return ""
+
+    def _hear(self, channel: Channel, admission: Admission, control: socket.socket) -> None:
         """Detach a peer whose control socket ended; one that talks on it is cut off as well."""
         try:
             said = control.recv(LONGEST_MESSAGE)
@@ -203,26 +324,25 @@ class Broker:
         except OSError:
             said = b""
         if said:
-            log.warning("peer talks", channel=channel.declaration.channel_id, bytes=len(said))
-        self._detach(channel, control)
+            log.warning("peer talks", instance=admission.instance, bytes=len(said))
+        self._lose(channel, admission)
 
-    def _detach(self, channel: Channel, control: socket.socket) -> None:
-        """Take note that the peer is gone."""
-        self._loop.remove(control)
-        try:
-            channel.become_detached()
-        except OSError as error:
-            log.exception("no new region", channel=channel.declaration.channel_id, error=str(error))
+    def _lose(self, channel: Channel, admission: Admission) -> None:
+        """Take note that a peer is gone."""
+        attachment = admission.attachment
+        admission.become_detached()
+        channel.lead()
+        if attachment is not None:
+            self._let_go(attachment, "")
+
+    def _let_go(self, attachment: Attachment, word: str) -> None:
+        """End an attachment."""
+        self._loop.remove(attachment.control)
+        attachment.end(word)
+        for observer in self.observers:
+            observer.ended(attachment)
 
 
 def ipc_folder(settings: Settings) -> Path:
-    """Return the folder of the side sockets and the declarations."""
+    """Return the folder of the declarations."""
     return settings.runtime_dir / "ipc"
-
-
-def _say(connection: socket.socket, text: str) -> None:
-    """Send a last line to a peer that may be gone."""
-    try:
-        connection.send(text.encode())
-    except OSError as error:
-        log.debug("peer does not hear", error=str(error))

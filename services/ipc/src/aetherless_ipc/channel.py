@@ -1,117 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One channel: what was declared, its region, and whether a peer is attached."""
+"""One channel: what was declared of it, and the instances that may attach."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+import dataclasses
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import structlog
-
-from aetherless_ipc.region import Region
+from aetherless_ipc.admission import State
 from aetherless_ring.layout import Layout
 
 if TYPE_CHECKING:
-    import socket
-
-    from aetherless_ipc.members import Peer
-
-log = structlog.get_logger()
-
-
-class State(Enum):
-    """Where a channel is in its life."""
-
-    DETACHED = "a region is ready for the next peer"
-    ATTACHED = "one peer has the region"
-    CLOSED = "no region; the channel is deleted, or the service ends"
+    from aetherless_ipc.admission import Admission
+    from aetherless_ipc.delivery import Delivery
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
     """What stays of a channel when the service is started again.
 
-    ``generation`` counts the attachments so far; ``created_ns`` is since the epoch.
+    ``instance`` is the one that calls go to, or nothing. ``timeout_ms`` is for calls whose callers
+    name none. ``admissions`` has the folder of each instance that may attach. ``generation`` counts
+    the attachments so far; ``created_ns`` is since the epoch.
     """
 
     channel_id: str
     function_id: str
     ring_bytes: int
     created_ns: int
+    timeout_ms: int
+    may_call: tuple[str, ...] = ()
+    instance: str = ""
+    admissions: dict[str, str] = field(default_factory=dict)
     generation: int = 0
+
+    @classmethod
+    def restored(cls, stored: dict[str, object]) -> Declaration:
+        """Return the declaration of what ``dataclasses.asdict`` made and JSON brought back.
+
+        Raises:
+            TypeError, KeyError: it is not that.
+        """
+        made = cls(**stored)  # type: ignore[arg-type]  # TypeError when it is something else
+        return dataclasses.replace(made, may_call=tuple(made.may_call))
+
+    def same_as(self, other: Declaration) -> bool:
+        """Tell whether two declarations ask for the same properties, apart from the instance."""
+
+        def asked(declared: Declaration) -> tuple[object, ...]:
+            size, timeout = declared.ring_bytes, declared.timeout_ms
+            return declared.function_id, size, timeout, declared.may_call
+
+        return asked(self) == asked(other)
 
 
 class Channel:
-    """A channel's state; it changes through the ``become_...`` methods only.
-
-    A peer that died may have left a record half written, and one that was cut off may still write.
-    So each attachment gets a region of its own: the one before is closed, never handed out again.
+    """A channel; the broker changes it, with its lock held.
 
     Args:
         declaration: what was asked for.
-
-    Raises:
-        OSError: the region could not be made.
+        delivery: gets calls to the instance that is attached.
     """
 
-    def __init__(self, declaration: Declaration) -> None:
-        self.declaration = declaration
-        self.layout = Layout(declaration.ring_bytes)
-        self.generation = declaration.generation
-        self.state = State.DETACHED
-        self.control: socket.socket | None = None
-        self._region = self._make_region()
+    def __init__(self, declaration: Declaration, delivery: Delivery) -> None:
+        self.declared = declaration
+        self.delivery = delivery
+        self.admissions: dict[str, Admission] = {}
 
-    def become_attached(self, control: socket.socket, peer: Peer) -> tuple[int, ...]:
-        """Give the region to a peer; return the descriptors to hand out."""
-        self._leave(State.DETACHED)
-        self.generation += 1
-        self.control = control
-        self._enter(State.ATTACHED, pid=peer.pid, cgroup=peer.cgroup)
-        return self._region.hand_out(self.generation)
+    @property
+    def channel_id(self) -> str:
+        """The channel's id, which is the function's."""
+        return self.declared.channel_id
 
-    def become_detached(self) -> None:
-        """Take note that the peer is gone; a new region is made for the next one.
+    @property
+    def layout(self) -> Layout:
+        """Where things lie in the region of its next attachment."""
+        return Layout(self.declared.ring_bytes)
 
-        Raises:
-            OSError: it could not be made; the channel is closed.
-        """
-        self._leave(State.ATTACHED)
-        self._drop()
-        try:
-            self._region = self._make_region()
-        except OSError:
-            self._enter(State.CLOSED)
-            raise
-        self._enter(State.DETACHED)
+    @property
+    def current(self) -> Admission | None:
+        """The admission of the instance that calls go to."""
+        return self.admissions.get(self.declared.instance)
 
-    def become_closed(self) -> None:
-        """Close the region and tell the peer, if there is one."""
-        self._leave(State.DETACHED, State.ATTACHED)
-        self._drop()
-        self._enter(State.CLOSED)
+    def become_declared(self, **changes: object) -> None:
+        """Change what is declared."""
+        self.declared = dataclasses.replace(self.declared, **changes)  # type: ignore[arg-type]
 
-    def _make_region(self) -> Region:
-        return Region(f"aether-{self.declaration.channel_id}", self.layout)
+    def next_generation(self) -> int:
+        """Count one more attachment; return its number."""
+        self.become_declared(generation=self.declared.generation + 1)
+        return self.declared.generation
 
-    def _drop(self) -> None:
-        """Close the region, then the control socket: its end says that the region is closed."""
-        self._region.close()
-        if self.control is not None:
-            self.control.close()
-            self.control = None
+    def lead(self) -> None:
+        """Lead calls to where they are to go now."""
+        current = self.current
+        if current is None or current.state is State.DRAINING:
+            self.delivery.become_led_to("", None)
+        else:
+            self.delivery.become_led_to(current.instance, current.live)
 
-    def _leave(self, *origins: State) -> None:
-        if self.state not in origins:
-            raise RuntimeError(f"channel {self.declaration.channel_id} is {self.state.name}")
-
-    def _enter(self, state: State, **fields: object) -> None:
-        self.state = state
-        log.info(
-            "channel changed",
-            state=state.name,
-            channel=self.declaration.channel_id,
-            generation=self.generation,
-            **fields,
-        )
+    def note_admissions(self) -> None:
+        """Declare those that are admitted, for the next start of the service."""
+        folders = {each.instance: str(each.folder) for each in self.admissions.values()}
+        self.become_declared(admissions=folders)

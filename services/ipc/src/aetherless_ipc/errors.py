@@ -92,10 +92,10 @@ def method_not_found(function: str, method: str) -> NotFound:
 
 
 def ring_corrupt(function: str, instance: str, attempts: int) -> DataLoss:
-    """Return the error for a call whose every delivery met a damaged ring."""
+    """Return the error for a call that was in a ring that is damaged; ``attempts`` deliveries."""
     return DataLoss(
         "RING_CORRUPT",
-        f"the ring of instance {instance} of function {function} was damaged, {attempts} times",
+        f"instance {instance} of function {function} damaged its ring; delivery {attempts}",
         {"function": function, "instance": instance, "attempts": attempts},
     )
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import socket
 import struct
@@ -48,13 +47,9 @@ def identify(connection: socket.socket) -> Peer | None:
     return None if ended else Peer(pid, cgroup)
 
 
-def is_member(cgroup: str, orchestrator_cgroup: str, function_id: str) -> bool:
-    """Tell whether a control group is that of an instance of the function, or lies in it.
+def is_member(cgroup: str, orchestrator_cgroup: str, instance: str) -> bool:
+    """Tell whether a control group is that of an instance, or lies in it.
 
-    An instance is ``<function>-r<revision>-golden`` or ``<function>-r<revision>-<number>``, below
-    the orchestrator's group.
+    It has the instance's name, below the orchestrator's group.
     """
-    root, owner, instance = [*cgroup.split("/"), "", "", ""][:3]
-    if (root, owner) != ("", orchestrator_cgroup):
-        return False
-    return bool(re.fullmatch(re.escape(function_id) + r"-r[0-9]+-(golden|[0-9]+)", instance))
+    return [*cgroup.split("/"), "", ""][:3] == ["", orchestrator_cgroup, instance]

@@ -7,12 +7,10 @@ writes the header, for the peer to read, and believes nothing that it reads ther
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
 import struct
-from typing import Self
 
 from aetherless_ring.layout import MAGIC, PAGE, VERSION, Direction, HeaderField, Layout
 
@@ -49,19 +47,24 @@ class Region:
         struct.pack_into("=Q", self._header, HeaderField.GENERATION, generation)
         return (self.descriptor, *self.wakes)
 
-    def close(self) -> None:
-        """Mark the region closed, wake whoever sleeps on it, and let go of it.
-
-        The memory lives on until the peer has let go of it too.
-        """
+    def shut(self) -> None:
+        """Mark the region closed and wake whoever sleeps on it."""
         struct.pack_into("=I", self._header, HeaderField.CLOSED, 1)
         for wake in self.wakes:
             try:
                 os.eventfd_write(wake, 1)
             except BlockingIOError:
                 continue  # its counter is full, so nobody sleeps on it
+
+    def release(self) -> None:
+        """Let go of it, once; the memory lives on until the peer has let go of it too."""
         self._header.close()
         self._release_descriptors()
+
+    def close(self) -> None:
+        """Shut it and let go of it."""
+        self.shut()
+        self.release()
 
     def _fill(self) -> None:
         """Give the memory its size, its header and its seals, in this order."""
@@ -78,37 +81,3 @@ class Region:
         for descriptor in (self.descriptor, *self.wakes):
             os.close(descriptor)
         self.wakes = ()
-
-
-class MappedRegion:
-    """A region as a peer sees it: checked, then mapped whole. ``memory`` is the mapping.
-
-    Args:
-        descriptor: the memfd that was handed out; stays the caller's to close.
-
-    Raises:
-        OSError: EINVAL, it is not a sealed region of this version.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        size = os.fstat(descriptor).st_size
-        if fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & SEALS != SEALS or size < PAGE:
-            raise OSError(errno.EINVAL, "not a sealed region")
-        self.memory = mmap.mmap(descriptor, size)
-        magic, version, _, region, ring, generation = struct.unpack_from("=8sIIQQQ", self.memory)
-        self.layout = Layout(ring)
-        self.generation: int = generation
-        if (magic, version, region) != (MAGIC, VERSION, size) or self.layout.region_bytes != size:
-            self.memory.close()
-            raise OSError(errno.EINVAL, "not a region of this version")
-
-    @property
-    def closed(self) -> bool:
-        """Whether the other side has closed the region."""
-        return struct.unpack_from("=I", self.memory, HeaderField.CLOSED) != (0,)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.memory.close()

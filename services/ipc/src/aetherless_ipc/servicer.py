@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aetherless.ipc.v1 import channel_pb2, ipc_service_pb2_grpc
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
-from aetherless_common.errors import invalid_argument
 from aetherless_common.pagination import paginate
+from aetherless_ipc import codec, errors
 from aetherless_ipc.broker import Broker
-from aetherless_ipc.channel import Channel, State
-from aetherless_ring.layout import ring_problem
+from aetherless_ipc.delivery import Surroundings
+from aetherless_ipc.invoking import Invoker
+from aetherless_ipc.nested import FunctionCalls
+from aetherless_ipc.sleepers import Sleepers
+from aetherless_ipc.streaming import InvokeStream, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import grpc
 
     from aetherless_common.settings import Settings
+    from aetherless_ipc.channel import Channel
 
-NAME_PREFIX = "channels/"
-CHANNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DRAIN_S = 5.0
 
 
 class IpcServicer(ipc_service_pb2_grpc.IpcServiceServicer):
@@ -32,12 +36,17 @@ class IpcServicer(ipc_service_pb2_grpc.IpcServiceServicer):
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._broker = Broker(settings)
+        self._sleepers = Sleepers(settings)
+        around = Surroundings(self._sleepers.wake, self._sleepers.note)
+        self._broker = Broker(settings, around)
+        self._invoker = Invoker(self._broker)
+        around.called = FunctionCalls(self._broker, self._invoker).take
         self._default_ring_bytes = settings.shm_buffer_size
 
     def start(self) -> None:
         """Make the declared channels again."""
         self._broker.start()
+        self._sleepers.start()
 
     def register(self, server: grpc.Server) -> None:
         """Add the RPCs to the server."""
@@ -46,71 +55,88 @@ class IpcServicer(ipc_service_pb2_grpc.IpcServiceServicer):
     def stop(self) -> None:
         """Close the channels."""
         self._broker.stop()
+        self._sleepers.stop()
 
     def CreateChannel(  # noqa: N802  # the contract's name
         self, request: pb.CreateChannelRequest, _context: grpc.ServicerContext
     ) -> pb.CreateChannelResponse:
         """Make a channel, or return the same one."""
-        function_id = request.channel.function_id
-        ring_bytes = request.channel.buffer_size_bytes or self._default_ring_bytes
-        _check_id("channel_id", request.channel_id, CHANNEL_ID)
-        _check_id("channel.function_id", function_id, FUNCTION_ID)
-        if problem := ring_problem(ring_bytes):
-            raise invalid_argument("channel.buffer_size_bytes", problem)
-        channel = self._broker.create(request.channel_id, function_id, ring_bytes)
-        return pb.CreateChannelResponse(channel=self._encode(channel))
+        declaration = codec.declaration(request, self._default_ring_bytes)
+        return pb.CreateChannelResponse(channel=codec.encode(self._broker.create(declaration)))
 
     def GetChannel(  # noqa: N802  # the contract's name
         self, request: pb.GetChannelRequest, _context: grpc.ServicerContext
     ) -> pb.GetChannelResponse:
         """Return one channel."""
-        channel = self._broker.get(_decode_name(request.name))
-        return pb.GetChannelResponse(channel=self._encode(channel))
+        channel = self._broker.get(codec.channel_id("name", request.name))
+        return pb.GetChannelResponse(channel=codec.encode(channel))
 
     def ListChannels(  # noqa: N802  # the contract's name
         self, request: pb.ListChannelsRequest, _context: grpc.ServicerContext
     ) -> pb.ListChannelsResponse:
         """Return one page of the channels."""
-        page, token = paginate(
-            self._broker.all(),
-            lambda channel: channel.declaration.channel_id,
-            request.page_size,
-            request.page_token,
-        )
-        channels = [self._encode(channel) for channel in page]
+
+        def name(channel: Channel) -> str:
+            return channel.channel_id
+
+        page, token = paginate(self._broker.all(), name, request.page_size, request.page_token)
+        channels: list[channel_pb2.Channel] = [codec.encode(channel) for channel in page]
         return pb.ListChannelsResponse(channels=channels, next_page_token=token)
+
+    def UpdateChannel(  # noqa: N802  # the contract's name
+        self, request: pb.UpdateChannelRequest, _context: grpc.ServicerContext
+    ) -> pb.UpdateChannelResponse:
+        """Change parts of a channel."""
+        channel_id = codec.channel_id("channel.name", request.channel.name)
+        changes = codec.changes(request, self._default_ring_bytes)
+        channel = self._broker.update(channel_id, **changes)
+        return pb.UpdateChannelResponse(channel=codec.encode(channel))
 
     def DeleteChannel(  # noqa: N802  # the contract's name
         self, request: pb.DeleteChannelRequest, _context: grpc.ServicerContext
     ) -> pb.DeleteChannelResponse:
         """Close a channel."""
-        self._broker.delete(_decode_name(request.name))
+        self._broker.delete(codec.channel_id("name", request.name))
         return pb.DeleteChannelResponse()
 
-    def _encode(self, channel: Channel) -> channel_pb2.Channel:
-        """Return a channel as the contract has it."""
-        declared = channel.declaration
-        encoded = channel_pb2.Channel(
-            name=NAME_PREFIX + declared.channel_id,
-            function_id=declared.function_id,
-            buffer_size_bytes=declared.ring_bytes,
-            region_size_bytes=channel.layout.region_bytes,
-            generation=channel.generation,
-            attached=channel.state is State.ATTACHED,
-            socket_path=str(self._broker.socket_path(declared.channel_id)),
+    def AdmitInstance(  # noqa: N802  # the contract's name
+        self, request: pb.AdmitInstanceRequest, _context: grpc.ServicerContext
+    ) -> pb.AdmitInstanceResponse:
+        """Let an instance attach."""
+        channel = self._broker.admit(
+            codec.channel_id("channel", request.channel),
+            codec.instance_id("instance", request.instance),
+            Path(codec.absolute("folder", request.folder)),
         )
-        encoded.create_time.FromNanoseconds(declared.created_ns)
-        return encoded
+        return pb.AdmitInstanceResponse(channel=codec.encode(channel))
 
+    def DetachInstance(  # noqa: N802  # the contract's name
+        self, request: pb.DetachInstanceRequest, _context: grpc.ServicerContext
+    ) -> pb.DetachInstanceResponse:
+        """Let an instance attach no more, and end its attachment."""
+        patience = request.drain_timeout if request.HasField("drain_timeout") else None
+        channel = self._broker.detach(
+            codec.channel_id("channel", request.channel),
+            codec.instance_id("instance", request.instance),
+            DRAIN_S if patience is None else codec.seconds("drain_timeout", patience),
+            force=request.force,
+        )
+        return pb.DetachInstanceResponse(channel=codec.encode(channel))
 
-def _decode_name(name: str) -> str:
-    """Return the id in a resource name."""
-    if not name.startswith(NAME_PREFIX) or not CHANNEL_ID.fullmatch(name[len(NAME_PREFIX) :]):
-        raise invalid_argument("name", 'must be "channels/{channel}"')
-    return name[len(NAME_PREFIX) :]
+    def Invoke(  # noqa: N802  # the contract's name
+        self, request: pb.InvokeRequest, context: grpc.ServicerContext
+    ) -> pb.InvokeResponse:
+        """Call a function."""
+        if request.pipeline:
+            raise errors.pipeline_not_found(request.pipeline.removeprefix("pipelines/"))
+        channel, call = self._invoker.awaited(request)
+        if not context.add_callback(call.cancel):
+            call.cancel()  # the caller has left already
+        self._invoker.finish(channel, call)
+        return encode(call)
 
-
-def _check_id(field: str, value: str, pattern: re.Pattern[str]) -> None:
-    """Refuse an id that does not match."""
-    if not pattern.fullmatch(value):
-        raise invalid_argument(field, f"must match {pattern.pattern}")
+    def InvokeStream(  # noqa: N802  # the contract's name
+        self, request_iterator: Iterator[pb.InvokeStreamRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.InvokeStreamResponse]:
+        """Call functions, many at once."""
+        yield from InvokeStream(self._invoker, request_iterator, context).answers()

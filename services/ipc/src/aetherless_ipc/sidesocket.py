@@ -7,52 +7,71 @@ protocol.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import select
 import socket
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
-from aetherless_common.settings import LONGEST_SOCKET_PATH
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 log = structlog.get_logger()
+SOCKET_NAME = "channel.sock"
 BACKLOG = 16
-# Anyone may connect who can see the socket: its folder is 0700, and peers are known by their group.
+# Anyone may connect who can see the socket: peers are known by their control group.
 SOCKET_MODE = 0o666
 LONGEST_MESSAGE = 512
 
 
-def socket_path(folder: Path, channel_id: str) -> Path:
-    """Return a channel's side socket: named by its id, or by a hash where that is too long."""
-    path = folder / f"{channel_id}.sock"
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-        return path
-    return folder / f"{hashlib.sha256(channel_id.encode()).hexdigest()[:16]}.sock"
+def listen(folder: Path) -> socket.socket:
+    """Return a listening side socket in a folder; one that a dead service left is replaced.
 
-
-def listen(path: Path) -> socket.socket:
-    """Return a listening side socket; one that was left behind by a dead service is replaced.
+    A sandbox sees the folder, so its entries are never followed: SAFETY: the socket is made and
+    given its mode by way of a descriptor of the folder itself, and of no symbolic link.
 
     Raises:
         OSError: it could not be bound.
     """
+    remove(folder)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        path.chmod(SOCKET_MODE)
+        with _opened(folder) as opened:
+            # the short name also fits where the folder's own path would be too long for a socket
+            listener.bind(f"/proc/self/fd/{opened}/{SOCKET_NAME}")
+            made = os.open(SOCKET_NAME, os.O_PATH | os.O_NOFOLLOW, dir_fd=opened)
+            try:
+                os.chmod(f"/proc/self/fd/{made}", SOCKET_MODE)  # noqa: PTH101  # by descriptor
+            finally:
+                os.close(made)
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def remove(folder: Path) -> None:
+    """Remove the side socket from a folder, if it and the folder are there."""
+    try:
+        with _opened(folder) as opened:
+            os.unlink(SOCKET_NAME, dir_fd=opened)
+    except FileNotFoundError:
+        return
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Open a folder that is no symbolic link."""
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
 
 
 class SocketLoop:

@@ -33,7 +33,7 @@ class DeclarationStore:
             DataLoss: STORE_CORRUPT. We write the file in one step, so somebody else changed it.
         """
         try:
-            return [Declaration(**stored) for stored in json.loads(self._path.read_text())]
+            return [Declaration.restored(stored) for stored in json.loads(self._path.read_text())]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError) as error:
