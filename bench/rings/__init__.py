@@ -15,13 +15,13 @@ RING = REPOSITORY / "services" / "ipc" / "ring"
 TIMEOUT_S = 600
 
 
-def c_loop() -> dict[str, float]:
-    """Build and run the loop in C; return ns per record by payload size."""
-    program = INSTALLED / "ring_loop"
-    command = ["gcc", "-O3", "-Wall", "-o", str(program), str(HERE / "loop.c")]
+def in_c(name: str) -> dict[str, Any]:
+    """Build and run a program in C; return what it prints."""
+    program = INSTALLED / f"ring_{name}"
+    command = ["gcc", "-O3", "-Wall", "-o", str(program), str(HERE / f"{name}.c")]
     subprocess.run(command, check=True, timeout=60)
-    done = subprocess.run([str(program)], check=True, capture_output=True, timeout=60)
-    found: dict[str, float] = json.loads(done.stdout)
+    done = subprocess.run([str(program)], check=True, capture_output=True, timeout=90)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -37,4 +37,4 @@ def measure() -> dict[str, Any]:
         timeout=TIMEOUT_S,
     )
     found: dict[str, Any] = json.loads(done.stdout)
-    return found | {"c_loop": c_loop()}
+    return found | {"c_loop": in_c("loop"), "pingpong": in_c("pingpong")}

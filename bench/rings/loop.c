@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One thread puts a record in and takes it out: ns per record by payload size, as JSON. */
+/*
+ * One thread puts a record in and takes it out: ns per record by payload size, as JSON, with the
+ * spread over the rounds.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -7,7 +10,7 @@
 #include "../../services/ipc/ring/native/waiting.h"
 
 #define PAGE 4096u
-#define SIZE (1u << 22)
+#define SIZE (1u << 20)
 #define ROUNDS 7
 
 static uint64_t pass(struct aether_ring *producer, struct aether_ring *consumer,
@@ -30,6 +33,12 @@ static uint64_t pass(struct aether_ring *producer, struct aether_ring *consumer,
 	return aether_now() - began;
 }
 
+static int compare(const void *left, const void *right)
+{
+	double a = *(const double *)left, b = *(const double *)right;
+	return (a > b) - (a < b);
+}
+
 int main(void)
 {
 	static const uint32_t lengths[] = {64, 1024, 4096, 16384, 65536};
@@ -46,13 +55,15 @@ int main(void)
 	struct aether_ring producer = end, consumer = end;
 	for (int place = 0; place < 5; place++) {
 		int count = (int)(60000000u / (lengths[place] + 600));
-		uint64_t best = UINT64_MAX;
-		for (int round = 0; round < ROUNDS; round++) {
-			uint64_t took =
-				pass(&producer, &consumer, source, target, lengths[place], count);
-			best = took < best ? took : best;
-		}
-		printf("%s\"%u\": %.1f", place ? ", " : "{", lengths[place], (double)best / count);
+		double took[ROUNDS];
+		for (int round = 0; round < ROUNDS; round++)
+			took[round] = (double)pass(&producer, &consumer, source, target,
+						   lengths[place], count) /
+				      count;
+		qsort(took, ROUNDS, sizeof(took[0]), compare);
+		printf("%s\"%u\": {\"median\": %.1f, \"low\": %.1f, \"high\": %.1f}",
+		       place ? ", " : "{", lengths[place], took[ROUNDS / 2], took[0],
+		       took[ROUNDS - 1]);
 	}
 	puts("}");
 	return 0;

@@ -21,13 +21,17 @@ from bench.throughput import summary  # noqa: E402
 
 def rings() -> dict[str, object]:
     """Return results of rings that keep every promise."""
-    sizes = dict.fromkeys(ONE_THREAD, 30.0)
-    trips = {size: {"p50": 0.2, "p99": 0.5} for size in ("64", "4096")}
+    each = {"median": 30.0, "low": 29.0, "high": 31.0}
+    sizes = dict.fromkeys(ONE_THREAD, each)
+    trip = {"p50": 0.2, "p99": 0.5, "low": 0.1, "high": 0.3}
+    trips = dict.fromkeys(("64", "4096"), trip)
+    rate = {"low": 1e5, "high": 1e7}
     return {
         "one_thread": {"single call": sizes, "batch call": sizes},
         "two_processes": {"ring, spinning": trips, "ring, sleeping": trips},
-        "flow": {"64": 6e6, "65536": 1e5},
-        "memcpy": 1e10,
+        "pingpong": {"a word": {"p50": 100.0, "p99": 200.0}},
+        "flow": {"64": rate | {"median": 6e6}, "65536": rate | {"median": 1e5}},
+        "memcpy": each | {"median": 1e10},
         "c_loop": sizes,
     }
 

@@ -216,6 +216,22 @@ def test_batches(ring: Pair) -> None:
     assert ring.consumer.receive_many(5) == []
 
 
+def test_a_batch_of_one_type(ring: Pair) -> None:
+    """It ends before a record of another type, which stays."""
+    assert ring.consumer.receive_alike(5) == (0, [])
+    ring.producer.publish_many([b"a", b"b", b"c"], 7)
+    ring.producer.publish(b"d", 8)
+    assert ring.consumer.receive_alike(2) == (7, [b"a", b"b"])
+    assert ring.consumer.receive_alike(9) == (7, [b"c"])
+    assert ring.consumer.receive_alike(0) == (0, [])
+    assert ring.consumer.receive() == (8, b"d")
+    ring.producer.publish_many([b"e", b"f"])
+    ring.data[5 * 64 + 16] ^= 1
+    assert ring.consumer.receive_alike(9) == (0, [b"e"])
+    with pytest.raises(RingCorruptError):
+        ring.consumer.receive_alike(9)
+
+
 def test_a_batch_hands_out_what_lies_before_damage(ring: Pair) -> None:
     """The good records first; the damage with the next call."""
     ring.producer.publish_many([b"a", b"b", b"c"])

@@ -44,7 +44,7 @@ static Batch *new_batch(End *end, size_t room, int writable)
 	end->slot = (PyObject *)batch;
 	if (batch->views && batch->members)
 		return batch;
-	Py_DECREF(batch);
+	Py_DECREF((PyObject *)batch);
 	return (Batch *)PyErr_NoMemory();
 }
 
@@ -55,7 +55,7 @@ static int add_member(Batch *batch, const struct aether_record *record, uint64_t
 	PyObject *view = slot ? PyMemoryView_FromObject((PyObject *)slot) : NULL;
 	int added = view ? PyList_Append(batch->views, view) : -1;
 	Py_XDECREF(view);
-	Py_XDECREF(slot);
+	Py_XDECREF((PyObject *)slot);
 	if (added == 0)
 		batch->members[batch->count++] = (struct member){*record, index};
 	return added;
@@ -87,7 +87,7 @@ static void batch_dealloc(PyObject *self)
 		give_up(batch);
 	Py_XDECREF(batch->views);
 	free(batch->members);
-	Py_DECREF(batch->end);
+	Py_DECREF((PyObject *)batch->end);
 	((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
 	Py_DECREF(type);
 }
@@ -131,7 +131,7 @@ static PyObject *reserve_batch(End *end, PyObject *lengths)
 		return (PyObject *)batch;
 	if (!PyErr_Occurred())
 		raise_result(&end->ring, result);
-	Py_DECREF(batch);
+	Py_DECREF((PyObject *)batch);
 	return NULL;
 }
 
@@ -162,7 +162,7 @@ static PyObject *peek_batch(End *end, size_t limit)
 		return (PyObject *)batch;
 	if (!PyErr_Occurred())
 		raise_result(&end->ring, result);
-	Py_DECREF(batch);
+	Py_DECREF((PyObject *)batch);
 	return NULL;
 }
 

@@ -17,7 +17,6 @@
 #define PAGE 4096u
 #define LONGEST_SLEEP 50000000u /* ns; then Python's signals are looked at */
 #define LONG_COPY (128u << 10)	/* bytes; from there on other threads may run meanwhile */
-#define GLANCE_TURNS 64
 #define NANOSECONDS 1000000000.0
 
 static const struct aether_checksum_way *chosen_way;
@@ -135,15 +134,18 @@ static int set_up(End *end, unsigned direction, unsigned long long size, const c
 
 static int producer_init(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
-	static char *names[] = {"memory", "direction", "ring_bytes", "doorbell", "checksum", NULL};
+	static char *names[] = {"memory",   "direction", "ring_bytes", "doorbell",
+				"checksum", "push",	 NULL};
 	End *end = (End *)self;
 	unsigned direction;
 	unsigned long long size;
 	const char *way = NULL;
+	int push = 0;
 	end->doorbell = -1;
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "w*IK|iz", names, &end->memory,
-					 &direction, &size, &end->doorbell, &way))
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "w*IK|iz$p", names, &end->memory,
+					 &direction, &size, &end->doorbell, &way, &push))
 		return -1;
+	end->ring.push = push;
 	return set_up(end, direction, size, way);
 }
 
@@ -247,17 +249,6 @@ static uint64_t later(uint64_t now, double seconds)
 	return seconds <= 0 ? now : now + (uint64_t)(seconds * NANOSECONDS);
 }
 
-/* Spin for about a microsecond without letting go of the interpreter's lock. */
-static enum aether_result glance(const struct aether_wish *wish)
-{
-	enum aether_result result = aether_fulfilled(wish);
-	for (int turn = 0; aether_waits(result) && turn < GLANCE_TURNS; turn++) {
-		aether_pause();
-		result = aether_fulfilled(wish);
-	}
-	return result;
-}
-
 /* Say that this side sleeps, and sleep until it is woken, at most so long. */
 static enum aether_result sleep_for(End *end, const struct aether_wish *wish, uint64_t limit)
 {
@@ -281,7 +272,7 @@ static enum aether_result wait_for(End *end, uint32_t length, double timeout, do
 	struct aether_wish wish = {&end->ring, length};
 	if (begin(end) < 0)
 		return AETHER_EMPTY;
-	enum aether_result result = spin > 0 ? glance(&wish) : aether_fulfilled(&wish);
+	enum aether_result result = spin > 0 ? aether_glance(&wish) : aether_fulfilled(&wish);
 	if (!aether_waits(result))
 		return result;
 	uint64_t now = aether_now(), until = later(now, timeout);

@@ -139,12 +139,9 @@ static PyObject *producer_reserve_many(PyObject *self, PyObject *argument)
 
 /* The consumer */
 
-/* Return the next record's payload, copied and checked; it is not passed yet. */
-static PyObject *take(End *end, struct aether_record *record, enum aether_result *result)
+/* Return a record's payload, copied and checked; it is not passed yet. */
+static PyObject *copy_out(End *end, const struct aether_record *record, enum aether_result *result)
 {
-	*result = aether_next(&end->ring, record);
-	if (*result != AETHER_OK)
-		return NULL;
 	PyObject *payload = PyBytes_FromStringAndSize(NULL, record->length);
 	if (!payload)
 		return NULL;
@@ -156,11 +153,17 @@ static PyObject *take(End *end, struct aether_record *record, enum aether_result
 		*result = aether_check(&end->ring, record, target);
 		IDLE(end)
 	}
-	if (*result != AETHER_OK) {
-		Py_DECREF(payload);
-		return NULL;
-	}
-	return payload;
+	if (*result == AETHER_OK)
+		return payload;
+	Py_DECREF(payload);
+	return NULL;
+}
+
+/* Return the next record's payload; it is not passed yet. */
+static PyObject *take(End *end, struct aether_record *record, enum aether_result *result)
+{
+	*result = aether_next(&end->ring, record);
+	return *result == AETHER_OK ? copy_out(end, record, result) : NULL;
 }
 
 /* Return a tuple of the references that are given, which become its own; NULL if one is. */
@@ -310,15 +313,27 @@ static PyObject *consumer_work_on(PyObject *self, PyObject *argument)
 PyDoc_STRVAR(receive_many_doc, "receive_many(limit, /)\n--\n\n"
 			       "Take up to limit records out; an empty list when there are none.");
 
+/* Tell what came of a batch: the list of what was taken, or an exception. */
+static PyObject *end_batch(End *end, PyObject *all, Py_ssize_t got, enum aether_result result)
+{
+	if (got)
+		wake_producer(end, end->ring.own);
+	/* Damage is told once what came before it has been handed out. */
+	if (!PyErr_Occurred() && (result != AETHER_CORRUPT || got))
+		return all;
+	Py_XDECREF(all);
+	return PyErr_Occurred() ? NULL : raise_result(&end->ring, result);
+}
+
 static PyObject *consumer_receive_many(PyObject *self, PyObject *argument)
 {
 	End *end = (End *)self;
-	Py_ssize_t limit = PyLong_AsSsize_t(argument);
+	Py_ssize_t limit = PyLong_AsSsize_t(argument), got = 0;
 	if (PyErr_Occurred() || begin(end) < 0)
 		return NULL;
 	PyObject *all = PyList_New(0);
 	enum aether_result result = AETHER_OK;
-	while (all && PyList_Size(all) < limit) {
+	for (; all && got < limit; got++) {
 		PyObject *taken = take_pair(end, &result);
 		if (!taken || PyList_Append(all, taken) < 0) {
 			Py_XDECREF(taken);
@@ -326,14 +341,47 @@ static PyObject *consumer_receive_many(PyObject *self, PyObject *argument)
 		}
 		Py_DECREF(taken);
 	}
-	if (all && PyList_Size(all))
-		wake_producer(end, end->ring.own);
-	/* Damage is told once what came before it has been handed out. */
-	if (PyErr_Occurred() || (result == AETHER_CORRUPT && PyList_Size(all) == 0)) {
-		Py_XDECREF(all);
-		return PyErr_Occurred() ? NULL : raise_result(&end->ring, result);
-	}
-	return all;
+	return end_batch(end, all, got, result);
+}
+
+PyDoc_STRVAR(receive_alike_doc,
+	     "receive_alike(limit, /)\n--\n\n"
+	     "Take up to limit records of one type out: the type, and a list of payloads.\n\n"
+	     "The list ends before a record of another type; it is empty when there are none.");
+
+/* Add the next record's payload if it is of the type; 0 when there is no such record. */
+static int take_alike(End *end, PyObject *all, uint32_t *type, int first,
+		      enum aether_result *result)
+{
+	struct aether_record record;
+	*result = aether_next(&end->ring, &record);
+	if (*result != AETHER_OK || (!first && record.type != *type))
+		return 0;
+	PyObject *payload = copy_out(end, &record, result);
+	int added = payload && PyList_Append(all, payload) == 0;
+	Py_XDECREF(payload);
+	if (added)
+		aether_pass(&end->ring, &record);
+	*type = record.type;
+	return added;
+}
+
+static PyObject *consumer_receive_alike(PyObject *self, PyObject *argument)
+{
+	End *end = (End *)self;
+	Py_ssize_t limit = PyLong_AsSsize_t(argument), got = 0;
+	if (PyErr_Occurred() || begin(end) < 0)
+		return NULL;
+	PyObject *all = PyList_New(0);
+	uint32_t type = 0;
+	enum aether_result result = AETHER_OK;
+	while (all && got < limit && take_alike(end, all, &type, !got, &result))
+		got++;
+	all = end_batch(end, all, got, result);
+	if (!all)
+		return NULL;
+	PyObject *items[] = {PyLong_FromUnsignedLong(type), all};
+	return tuple_of(items, 2);
 }
 
 PyDoc_STRVAR(peek_doc,
@@ -465,6 +513,7 @@ static PyMethodDef producer_methods[] = {
 static PyMethodDef consumer_methods[] = {
 	{"receive", (PyCFunction)(void (*)(void))consumer_receive, METH_FASTCALL, receive_doc},
 	{"receive_many", consumer_receive_many, METH_O, receive_many_doc},
+	{"receive_alike", consumer_receive_alike, METH_O, receive_alike_doc},
 	{"hold", (PyCFunction)(void (*)(void))consumer_hold, METH_FASTCALL, hold_doc},
 	{"release", (PyCFunction)(void (*)(void))consumer_release, METH_FASTCALL, give_back_doc},
 	{"work_on", consumer_work_on, METH_O, work_on_doc},

@@ -59,7 +59,7 @@ static void slot_dealloc(PyObject *self)
 	PyTypeObject *type = Py_TYPE(self);
 	if (((Slot *)self)->open)
 		finish((Slot *)self);
-	Py_DECREF(((Slot *)self)->end);
+	Py_DECREF((PyObject *)((Slot *)self)->end);
 	((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
 	Py_DECREF(type);
 }

@@ -122,6 +122,34 @@ class Consumer(End):
                 self._give_back(self._own)
         return taken
 
+    def receive_alike(self, limit: int, /) -> tuple[int, list[bytes]]:
+        """Take up to ``limit`` records of one type out: the type, and a list of payloads.
+
+        The list ends before a record of another type; it is empty when there are none.
+
+        Raises:
+            RingCorruptError: as ``receive_many``.
+        """
+        kind = 0
+        payloads: list[bytes] = []
+        with self._lock:
+            self._begin()
+            try:
+                while len(payloads) < limit:
+                    crc, length, found = self._next()
+                    if payloads and found != kind:
+                        break
+                    payloads.append(self._copy_out(crc, length, found))
+                    kind = found
+            except RingEmptyError:
+                pass
+            except RingCorruptError:
+                if not payloads:
+                    raise
+            if payloads:
+                self._give_back(self._own)
+        return kind, payloads
+
     def peek(self) -> Slot:
         """Return a slot: the next record as a read-only buffer in the ring, to be released.
 
@@ -234,11 +262,14 @@ class Consumer(End):
     def _take(self) -> tuple[int, bytes]:
         """Take the next record out; its place is not given back yet."""
         crc, length, kind = self._next()
+        return kind, self._copy_out(crc, length, kind)
+
+    def _copy_out(self, crc: int, length: int, kind: int) -> bytes:
         payload = bytes(self._payload(length))  # the copy is checked, so it can't change after
         self._check(crc, length, kind, payload)
         self._pass(stride_of(length))
         self._count(length)
-        return kind, payload
+        return payload
 
     def _pass(self, stride: int) -> None:
         self._own += stride

@@ -15,9 +15,31 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
+    from aetherless_ring.layout import Direction
+
 
 class Producer(End):
-    """The end that puts records in."""
+    """The end that puts records in.
+
+    Args:
+        memory, direction, ring_bytes, doorbell: as any end's.
+        push: the consumer spins on another core; a hint that only the extension heeds.
+
+    Raises:
+        ValueError: as any end.
+    """
+
+    def __init__(
+        self,
+        memory: Buffer,
+        direction: Direction,
+        ring_bytes: int,
+        doorbell: int = -1,
+        *,
+        push: bool = False,
+    ) -> None:
+        super().__init__(memory, direction, ring_bytes, doorbell)
+        del push
 
     def publish(self, payload: Buffer, kind: int = 0, /) -> None:
         """Put a record in and wake the consumer.
