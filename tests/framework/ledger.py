@@ -8,6 +8,7 @@ its processes. So a number that is answered and stands there once was neither lo
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_TIMEOUT_S = 30.0
+# A kept connection in steady use stands against an eviction, so its client hangs up at times.
+KEPT_REQUESTS = 60
+LONGEST_BREAK_S = 6.0
 READ_EVERY_S = 0.2
 
 
@@ -46,15 +50,20 @@ class Clients:
         rate: Requests a second, of all together.
         fresh: How many threads take a new connection for each request.
         kept: How many keep theirs.
+        breaks: Whether those hang up now and then, for a while.
     """
 
-    def __init__(self, port: int, rate: float, *, fresh: int = 6, kept: int = 2) -> None:
+    def __init__(
+        self, port: int, rate: float, *, fresh: int = 6, kept: int = 2, breaks: bool = False
+    ) -> None:
         self.port = port
+        self._breaks = breaks
         self.ledger = Ledger()
         self._period = (fresh + kept) / rate
         self._numbers = itertools.count(1)
         self._ending = threading.Event()
         self._lock = threading.Lock()
+        self._chance = random.Random()
         self.threads = [threading.Thread(target=self._ask_fresh, daemon=True) for _ in range(fresh)]
         self.threads += [threading.Thread(target=self._ask_kept, daemon=True) for _ in range(kept)]
 
@@ -97,6 +106,10 @@ class Clients:
         """Ask on one connection until it is ended; ask again what was not answered on it."""
         connection: KeptConnection | None = None
         for number in self._turns():
+            if self._breaks and connection and self._chance.random() < 1 / KEPT_REQUESTS:
+                connection.close()
+                connection = None
+                self._ending.wait(self._chance.uniform(0, LONGEST_BREAK_S))
             try:
                 connection = connection or KeptConnection(self.port, timeout_s=ANSWER_TIMEOUT_S)
                 answer = connection.request(f"/{number}")

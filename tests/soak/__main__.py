@@ -32,7 +32,7 @@ def soak(seconds: float, rate: float, seed: int, pause: float) -> str:
         upheaval = Upheaval(mesh, ID, seed)
         output = next(mesh.settings.state_dir.glob(f"*log*/{ID}.log"))
         began = reported = time.monotonic()
-        with Written(output) as written, Clients(function.port, rate) as clients:
+        with Written(output) as written, Clients(function.port, rate, breaks=True) as clients:
             while time.monotonic() - began < seconds and not clients.ledger.failures:
                 upheaval.disturb()
                 time.sleep(upheaval.chance.uniform(0, pause))
