@@ -11,13 +11,15 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import (
     CRIU,
     INSTALLED,
     REPOSITORY,
+    calls,
     commands,
     deploys,
     memory,
@@ -32,6 +34,9 @@ from . import (
 from .peers import TITLES
 from .programs import PROGRAMS
 from .warm import touch_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RESULTS = REPOSITORY / "bench" / "results"
 DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
@@ -70,10 +75,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(prog="bench", description="Measure the promises.")
     names = [program.id for program in PROGRAMS]
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(PARTS),
+        default=list(PARTS),
+        metavar="PART",
+        help=f"of {', '.join(PARTS)}; without all of them the documents stay as they are",
+    )
     parser.add_argument("--programs", nargs="+", choices=names, default=names, metavar="ID")
-    parser.add_argument("--wakes", type=int, default=100, help="of each program; hello has twice")
-    parser.add_argument("--deploys", type=int, default=5, help="of each program")
-    parser.add_argument("--rounds", type=int, default=7, help="of requests per second")
+    parser.add_argument("--wakes", type=int, default=200, help="of hello.py; others have half")
+    parser.add_argument("--deploys", type=int, default=3, help="of each program")
+    parser.add_argument("--rounds", type=int, default=5, help="of requests per second")
     parser.add_argument("--seconds", type=float, default=2.0, help="per round and way")
     parser.add_argument("--runs", type=int, default=20, help="of each command")
     parser.add_argument("--memory", type=int, default=8192, help="MiB to touch beforehand")
@@ -88,26 +101,37 @@ def measure_programs(chosen: argparse.Namespace) -> dict[str, Any]:
     for program in PROGRAMS:
         if program.id not in {"hello", *chosen.programs}:
             continue
-        count = chosen.wakes * (2 if program.id == "hello" else 1)
+        count = chosen.wakes if program.id == "hello" else chosen.wakes // 2
         print(f"{program.title}: {count} wakes, {chosen.deploys} deploys", flush=True)
         woken[program.id] = wakes.measure(program, count).summaries()
         deployed[program.id] = deploys.measure(program, chosen.deploys)
     return {"wakes": woken, "deploys": deployed}
 
 
+# What is measured, in this order; each adds its keys to the results.
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "programs": measure_programs,
+    "memory": lambda _: {"restores": restores.measure(10.0), "memory": memory.measure()},
+    "commands": lambda chosen: {
+        "commands": commands.measure(chosen.runs),
+        "tracing": tracing.measure(),
+    },
+    "throughput": lambda chosen: {"throughput": throughput.measure(chosen.rounds, chosen.seconds)},
+    "rings": lambda _: {"rings": rings.measure()},
+    "calls": lambda _: {"calls": calls.measure()},
+}
+
+
 def measure(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Take all measurements, saying which is at work."""
+    """Take the chosen measurements, saying which is at work and how long it took."""
     print("touching memory", flush=True)
     touch_memory(chosen.memory)
-    results = measure_programs(chosen)
-    print("restores a second, memory", flush=True)
-    results |= {"restores": restores.measure(10.0), "memory": memory.measure()}
-    print(f"commands ({chosen.runs} runs)", flush=True)
-    results |= {"commands": commands.measure(chosen.runs), "tracing": tracing.measure()}
-    print(f"requests per second ({chosen.rounds} rounds)", flush=True)
-    results["throughput"] = throughput.measure(chosen.rounds, chosen.seconds)
-    print("rings", flush=True)
-    results["rings"] = rings.measure()
+    results: dict[str, Any] = {}
+    for part in chosen.only:
+        print(part, flush=True)
+        began = time.monotonic()
+        results |= PARTS[part](chosen)
+        print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
     return results | {"host": host(), "titles": TITLES | {"wake": "a wake"} | report.NAMES}
 
 
@@ -140,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     kept = RESULTS / f"{stamp}.json"
     kept.write_text(json.dumps(results, indent=2) + "\n")
     print(report.tables(results))
-    if not chosen.no_document:
+    if set(chosen.only) == set(PARTS) and not chosen.no_document:
         publish(results, kept)
     return 0
 

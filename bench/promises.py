@@ -10,7 +10,7 @@ from .markdown import rounded
 from .programs import PROGRAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .programs import Program
 
@@ -73,30 +73,67 @@ def wake_promises(program: Program, wakes: dict[str, Any]) -> Iterator[Promise]:
         yield Promise(f"{name}, by its own start", median / fresh, 0.2, "x", WAKES)
 
 
-def promises(results: dict[str, Any]) -> Iterator[Promise]:
-    """Yield each promise; ``results`` is what ``python -m bench`` keeps."""
-    wakes = results["wakes"]
+def all_wake_promises(wakes: dict[str, Any]) -> Iterator[Promise]:
+    """Yield what is promised of wakes."""
     for each in PROGRAMS:
         if each.id in wakes:
             yield from wake_promises(each, wakes)
     request = wakes["hello"]["request"]
     name = "first SYN (kernel time) to request sent to CRIU, median"
     yield Promise(name, request["p50"], 0.3, "ms", WAKES, spread_of(request))
-    for identity, found in results["deploys"].items():
+
+
+def deploy_promises(deploys: dict[str, Any]) -> Iterator[Promise]:
+    """Yield what is promised of deploys and rollbacks."""
+    for identity, found in deploys.items():
         added, name = found["added"], f"deploy beyond the handler's own start, {identity}"
         yield Promise(name, added["p50"], 600, "ms", DEPLOYS, spread_of(added))
         back, name = found["rollback"], f"rollback to the revision before, {identity}"
         yield Promise(name, back["p50"], 250, "ms", DEPLOYS, spread_of(back))
-    armed = results["memory"]["armed_charged"] / MEGABYTE
+
+
+def memory_promises(memory: dict[str, Any]) -> Iterator[Promise]:
+    """Yield what is promised of memory."""
+    armed = memory["armed_charged"] / MEGABYTE
     yield Promise("armed sandbox, charged to its cgroup", armed, 1.5, "MiB", MEMORY)
+
+
+def command_promises(commands: dict[str, Any]) -> Iterator[Promise]:
+    """Yield what is promised of commands."""
     for command, limit in (("--help", 100), ("list", 250)):
-        took = results["commands"][command.strip("-")]
+        took = commands[command.strip("-")]
         name = f"`aetherctl {command}`, median"
         yield Promise(name, took["p50"], limit, "ms", COMMANDS, spread_of(took))
-    off = results["tracing"]["off_us"]
+
+
+def tracing_promises(tracing: dict[str, Any]) -> Iterator[Promise]:
+    """Yield what is promised of tracing."""
+    off = tracing["off_us"]
     yield Promise("tracing that is off, added to a call, median", off, 20, "µs", TRACING)
-    for program, found in results["throughput"].items():
+
+
+def rate_promises(throughput: dict[str, Any]) -> Iterator[Promise]:
+    """Yield what is promised of requests per second."""
+    for program, found in throughput.items():
         ratio = found["keep"]["ratio"]
         spread = f"{ratio['low']:.3f} to {ratio['high']:.3f}"
         name = f"keep-alive requests/s, of the plain program's, {program}"
         yield Promise(name, ratio["median"], 0.85, "x", RATES, spread, at_least=True)
+
+
+# By the key of the results that they are of; a run of some parts has not all of them.
+KINDS: dict[str, Callable[[dict[str, Any]], Iterator[Promise]]] = {
+    "wakes": all_wake_promises,
+    "deploys": deploy_promises,
+    "memory": memory_promises,
+    "commands": command_promises,
+    "tracing": tracing_promises,
+    "throughput": rate_promises,
+}
+
+
+def promises(results: dict[str, Any]) -> Iterator[Promise]:
+    """Yield each promise; ``results`` is what ``python -m bench`` keeps."""
+    for key, kind in KINDS.items():
+        if key in results:
+            yield from kind(results[key])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .call_report import call_promises, call_tables
 from .markdown import rounded, row, table_of
 from .peers import TITLES
 from .programs import PROGRAMS
@@ -12,7 +13,7 @@ from .promises import promises
 from .ring_report import ring_promises, ring_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .promises import Promise
 
@@ -46,7 +47,12 @@ def promise_row(promise: Promise) -> str:
 
 def all_promises(results: dict[str, Any]) -> list[Promise]:
     """Return every promise that has a number."""
-    return [*promises(results), *ring_promises(results["rings"])]
+    found = [*promises(results)]
+    if "rings" in results:
+        found += ring_promises(results["rings"])
+    if "calls" in results:
+        found += call_promises(results["calls"])
+    return found
 
 
 def promise_table(results: dict[str, Any]) -> list[str]:
@@ -222,29 +228,35 @@ def host_line(host: dict[str, Any]) -> str:
     )
 
 
+PLOTS = [
+    "![first answers of hello.py](plots/hello.svg)",
+    "",
+    "![wakes](plots/programs.svg)",
+    "",
+]
+# By the key of the results that they are of; a run of some parts has not all of them.
+SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "wakes": lambda results: [
+        *PLOTS,
+        *hello_table(results["wakes"]),
+        *program_table(results["wakes"]),
+        *size_table(results["wakes"]),
+    ],
+    "deploys": lambda results: deploy_table(results["deploys"]),
+    "memory": memory_lines,
+    "commands": lambda results: command_table(results["commands"]),
+    "throughput": lambda results: rate_table(results["throughput"]),
+    "rings": lambda results: ring_tables(results["rings"]),
+    "calls": lambda results: call_tables(results["calls"]),
+}
+
+
 def tables(results: dict[str, Any]) -> str:
     """Return all tables as Markdown."""
-    wakes = results["wakes"]
-    plots = [
-        "![first answers of hello.py](plots/hello.svg)",
-        "",
-        "![wakes](plots/programs.svg)",
-        "",
-    ]
-    lines = [
-        host_line(results["host"]),
-        "",
-        *promise_table(results),
-        *plots,
-        *hello_table(wakes),
-        *program_table(wakes),
-        *size_table(wakes),
-        *deploy_table(results["deploys"]),
-        *memory_lines(results),
-        *command_table(results["commands"]),
-        *rate_table(results["throughput"]),
-        *ring_tables(results["rings"]),
-    ]
+    lines = [host_line(results["host"]), "", *promise_table(results)]
+    for key, section in SECTIONS.items():
+        if key in results:
+            lines += section(results)
     return "\n".join(lines)
 
 

@@ -64,6 +64,14 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
         "tracing": {"off_us": 3.0},
         "throughput": {"hello": summary(found), "go": summary(found)},
         "rings": rings(),
+        "calls": {
+            "invoke": {
+                "Invoke, handler sleeping": dict.fromkeys(
+                    ("us", "ratio"), asdict(Spread.of([1.1, 1.2]))
+                )
+            },
+            "attach_ms": asdict(Summary.of([0.3])),
+        },
     }
 
 
@@ -87,6 +95,14 @@ def test_no_samples_is_an_error() -> None:
 def test_a_broken_promise_is_shown(wake_ms: float, ratio: float, broken: int) -> None:
     """A limit that is not kept says no."""
     assert tables(results(wake_ms, ratio)).count("**no**") == broken
+
+
+def test_a_run_of_one_part_has_its_tables_only() -> None:
+    """Promises and tables of what was measured, none of the rest."""
+    whole = results(9.0, 0.9)
+    text = tables({"rings": whole["rings"], "host": whole["host"]})
+    assert "| ring, 64 B in and out in C |" in text
+    assert "wake" not in text
 
 
 def test_only_the_marked_part_is_replaced() -> None:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables and promises of calls through shared memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .markdown import rounded, row, table_of
+from .promises import Promise, spread_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CALLS = "bench/calls"
+INVOKE = "Invoke, handler sleeping"
+
+
+def between(found: dict[str, float]) -> str:
+    """Return the lowest and the highest of the rounds, as text."""
+    return f"{rounded(found['low'])} to {rounded(found['high'])}"
+
+
+def call_promises(calls: dict[str, Any]) -> Iterator[Promise]:
+    """Yield what is promised of calls."""
+    ratio = calls["invoke"][INVOKE]["ratio"]
+    name = "Invoke to a Python handler, of an empty gRPC call"
+    yield Promise(name, ratio["median"], 1.3, "x", CALLS, between(ratio))
+    attach = calls["attach_ms"]
+    name = "attaching a channel, as after a restore, median"
+    yield Promise(name, attach["p50"], 0.5, "ms", CALLS, spread_of(attach))
+
+
+def call_tables(calls: dict[str, Any]) -> list[str]:
+    """Return the tables."""
+    rows = []
+    for name, found in calls["invoke"].items():
+        us, ratio = found["us"], found["ratio"]
+        cells = (rounded(us["median"]), between(us), rounded(ratio["median"]), between(ratio))
+        rows.append(row(name, *cells))
+    attach = calls["attach_ms"]
+    return [
+        "A call and its answer, 64 B each, in µs: medians of rounds in turn, and their ratio.",
+        "",
+        *table_of(rows, "", "median", "spread", "of the empty call", "spread"),
+        f"Attaching a channel: {rounded(attach['p50'])} ms ({spread_of(attach)}).",
+        "",
+    ]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of functions through shared memory: Invoke beside an empty gRPC call, and attaching."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from aetherless.ipc.v1 import ipc_service_pb2 as pb
+from bench.samples import Spread, Summary, percentile
+
+from .service import PEER, WAIT_S, Service, process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 15
+CALLS = 150
+ATTACHMENTS = 100
+SPIN_S = "0.0005"
+PAYLOAD = bytes(64)
+Way = tuple[str, "Callable[[], object]"]
+
+
+def ways(service: Service, stack: ExitStack) -> list[Way]:
+    """Return the calls that are measured beside each other, each tried once."""
+    address = service.home / "empty.sock"
+    stack.enter_context(process(sys.executable, str(PEER), "server", str(address)))
+    bare = stack.enter_context(grpc.insecure_channel(f"unix:{address}"))
+    grpc.channel_ready_future(bare).result(WAIT_S)
+    plain = stack.enter_context(
+        grpc.insecure_channel(f"unix:{service.settings.socket_path('ipc')}")
+    )
+    empty: Any = bare.unary_unary("/bench.Empty/Call")
+    check = health_pb2_grpc.HealthStub(plain).Check
+    invoke: Any = plain.unary_unary(
+        "/aetherless.ipc.v1.IpcService/Invoke",
+        request_serializer=pb.InvokeRequest.SerializeToString,
+        response_deserializer=pb.InvokeResponse.FromString,
+    )
+    found: list[Way] = [
+        ("empty gRPC call", lambda: empty(b"")),
+        ("health of the ipc service", lambda: check(health_pb2.HealthCheckRequest())),
+    ]
+    for name, spin in (("sleeping", "0"), ("spinning", SPIN_S)):
+        service.function(name, "handler", spin)
+        service.wait_attached(name)
+        request = pb.InvokeRequest(function=f"functions/{name}", data=PAYLOAD)
+        found.append((f"Invoke, handler {name}", lambda r=request: invoke(r, timeout=WAIT_S)))  # type: ignore[misc]
+    return found
+
+
+def round_us(call: Callable[[], object]) -> float:
+    """Return the median of some calls, in µs."""
+    took = []
+    for _ in range(CALLS):
+        began = time.perf_counter_ns()
+        call()
+        took.append((time.perf_counter_ns() - began) / 1000)
+    return percentile(took, 0.5)
+
+
+def invocations(service: Service) -> dict[str, Any]:
+    """Return the medians of rounds in turn, and the ratio to the empty call of the same round."""
+    with ExitStack() as stack:
+        chosen = ways(service, stack)
+        rounds = [{name: round_us(call) for name, call in chosen} for _ in range(ROUNDS + 1)][1:]
+    empty = chosen[0][0]
+    return {
+        name: {
+            "us": asdict(Spread.of([each[name] for each in rounds])),
+            "ratio": asdict(Spread.of([each[name] / each[empty] for each in rounds])),
+        }
+        for name, _ in chosen
+    }
+
+
+def attachments(service: Service) -> dict[str, Any]:
+    """Return how long a function needs to attach, in ms."""
+    child = service.function("attacher", "attacher", str(ATTACHMENTS))
+    said, _ = child.communicate(timeout=WAIT_S)
+    return asdict(Summary.of(json.loads(said)))
+
+
+def measure() -> dict[str, Any]:
+    """Measure all."""
+    with Service() as service:
+        return {"invoke": invocations(service), "attach_ms": attachments(service)}

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peers of the measurements, each a process: ``python peer.py WAY ARGUMENT``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from aetherless_client import attach, serve
+
+
+def end_with_parent() -> None:
+    """End when whoever started this has gone: our standard input ends then."""
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+
+
+def handler(spin: str) -> None:
+    """Serve a function that returns what it is given, also as any stage of pipelines."""
+    path = sys.stdin.readline().strip()
+    end_with_parent()
+    serve(lambda data: data, path=path, spin=float(spin))
+
+
+def attacher(count: str) -> None:
+    """Attach and let go, again and again; print how long each took, in ms."""
+    path = sys.stdin.readline().strip()
+    took = []
+    for _ in range(int(count)):
+        began = time.perf_counter()
+        channel = attach(path, timeout=10)
+        took.append((time.perf_counter() - began) * 1000)
+        channel.close()
+        time.sleep(0.002)  # the service makes the next region; a restore leaves it longer
+    print(json.dumps(took), flush=True)
+
+
+def server(address: str) -> None:
+    """Serve a gRPC call that takes and returns nothing, with grpcio and no more."""
+    nothing: Any = grpc.unary_unary_rpc_method_handler(lambda request, _: request)
+    served = grpc.server(ThreadPoolExecutor(8))
+    handlers = grpc.method_handlers_generic_handler("bench.Empty", {"Call": nothing})
+    served.add_generic_rpc_handlers((handlers,))
+    served.add_insecure_port(f"unix:{address}")
+    served.start()
+    end_with_parent()
+    served.wait_for_termination()
+
+
+if __name__ == "__main__":
+    {"handler": handler, "attacher": attacher, "server": server}[sys.argv[1]](sys.argv[2])
