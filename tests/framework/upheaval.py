@@ -28,18 +28,28 @@ PASSING = frozenset(
 
 def redeploy(mesh: Orchestrator, function: str, number: int) -> None:
     """Declare a changed environment and return once the new revision serves."""
+    wait_serving(mesh, function, redeclare(mesh, function, number))
+
+
+def redeclare(mesh: Orchestrator, function: str, number: int) -> int:
+    """Declare a changed environment; return the new revision, which does not serve yet."""
     registry = mesh.contracts.stub("registry")
     spec = mesh.contracts.function(function).spec
     spec.environment["DEPLOY"] = str(number)
     request = registry_service_pb2.ApplyConfigRequest(functions=[spec])
     declared = registry.ApplyConfig(request, timeout=RPC_TIMEOUT_S).functions[0]
+    return int(declared.revision)
+
+
+def wait_serving(mesh: Orchestrator, function: str, revision: int) -> None:
+    """Return once a revision serves."""
 
     def served() -> bool:
         now = mesh.contracts.function(function)
         assert now.deploy_state != function_pb2.DEPLOY_STATE_FAILED, now.deploy_error
-        return bool(now.serving_revision == declared.revision)
+        return bool(now.serving_revision == revision)
 
-    wait_until(served, f"revision {declared.revision} serves", DEPLOY_TIMEOUT_S)
+    wait_until(served, f"revision {revision} serves", DEPLOY_TIMEOUT_S)
 
 
 def evict(mesh: Orchestrator, function: str) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aetherless_cli.console import Console
     from aetherless_common.settings import Settings
 
-SERVICES = ("snapshotter", "netplane", "registry")
+SERVICES = ("snapshotter", "netplane", "ipc", "registry")
 PROBE = 0.5
 REFUSED = check_pb2.FINDING_SEVERITY_REFUSED
 WARNING = check_pb2.FINDING_SEVERITY_WARNING

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub
     from aetherless.netplane.v1.netplane_service_pb2_grpc import NetplaneServiceStub
     from aetherless.registry.v1.function_pb2 import Function
     from aetherless.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -54,6 +55,13 @@ class Mesh:
         from aetherless.netplane.v1 import netplane_service_pb2_grpc as stubs
 
         return stubs.NetplaneServiceStub(self._connect("netplane"))
+
+    @cached_property
+    def ipc(self) -> IpcServiceStub:
+        """The ipc service."""
+        from aetherless.ipc.v1 import ipc_service_pb2_grpc as stubs
+
+        return stubs.IpcServiceStub(self._connect("ipc"))
 
     def function(self, function_id: str) -> Function:
         """Return one function as the registry has it."""

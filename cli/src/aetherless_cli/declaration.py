@@ -46,6 +46,8 @@ def _spec(function: FunctionConfig, restore_timeout_ms: int) -> function_pb2.Fun
         warmup_path=warmup.path if isinstance(warmup, Warmup) else "",
         mounts=function.mounts,
         capabilities=CAPABILITIES[function.capabilities],
+        ipc=function.ipc,
+        may_call=function.may_call,
         source_digest=digest_of(
             Path(function.handler_path), Path(function.root) if function.root else None
         ),

@@ -38,6 +38,7 @@ COMMANDS = {
     "delete": ("Functions", "Delete a function and all that serves it."),
     "evict": ("Functions", "End a running function now; its next call restores it."),
     "wake": ("Functions", "Restore a function before anyone calls it."),
+    "invoke": ("Functions", "Call a function through its channel of shared memory."),
     "list": ("Inspection", "List the functions."),
     "describe": ("Inspection", "Show one function, its revisions, its processes and its snapshot."),
     "stats": ("Inspection", "Show requests, wakes, latencies and memory."),

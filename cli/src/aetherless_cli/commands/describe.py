@@ -10,6 +10,7 @@ import click
 from aetherless_cli.options import id_argument, output_option
 
 if TYPE_CHECKING:
+    from aetherless.ipc.v1.channel_pb2 import Channel
     from aetherless.registry.v1.function_pb2 import Function, Revision
     from aetherless.snapshotter.v1.instance_pb2 import Instance
     from aetherless.snapshotter.v1.snapshot_pb2 import Snapshot, Trial
@@ -43,8 +44,9 @@ def command(options: Options, function_id: str) -> None:
         function = services.function(function_id)
         instances = services.instances(function_id)
         snapshots = _snapshots(services, instances)
+        channel = _channel(services, function_id) if function.spec.ipc else None
     if options.output == "table":
-        _show(function, instances, snapshots)
+        _show(function, instances, snapshots, channel)
         return
     kernel = {each.name: evidence_of(each.root_pid) for each in instances}
     data = {
@@ -54,6 +56,7 @@ def command(options: Options, function_id: str) -> None:
             for each in instances
         ],
         "snapshots": [to_plain(each) for each in snapshots.values()],
+        "channel": to_plain(channel) if channel else None,
     }
     print_data(data, options.output)
 
@@ -69,7 +72,24 @@ def _snapshots(services: Mesh, instances: list[Instance]) -> dict[str, Snapshot]
     return found
 
 
-def _show(function: Function, instances: list[Instance], snapshots: dict[str, Snapshot]) -> None:
+def _channel(services: Mesh, function_id: str) -> Channel | None:
+    """Return a function's channel; None before its deploy has come to it."""
+    from aetherless.ipc.v1 import ipc_service_pb2 as messages
+    from aetherless_common.errors import NotFound
+
+    request = messages.GetChannelRequest(name=f"channels/{function_id}")
+    try:
+        return services.ipc.GetChannel(request).channel
+    except NotFound:
+        return None
+
+
+def _show(
+    function: Function,
+    instances: list[Instance],
+    snapshots: dict[str, Snapshot],
+    channel: Channel | None,
+) -> None:
     from aetherless.snapshotter.v1.snapshot_pb2 import FINDING_SEVERITY_WARNING
     from aetherless_cli.check_view import show_findings
     from aetherless_cli.output import print_fields
@@ -90,6 +110,31 @@ def _show(function: Function, instances: list[Instance], snapshots: dict[str, Sn
         print_fields(_snapshot_fields(snapshot), 2)
         warnings = [each for each in snapshot.findings if each.severity == FINDING_SEVERITY_WARNING]
         show_findings(warnings, 2)
+    if channel:
+        print("\nchannel")
+        print_fields(_channel_fields(channel), 2)
+
+
+def _channel_fields(channel: Channel) -> dict[str, object]:
+    """Say where calls through a channel go, and how those before went."""
+    from aetherless_cli.output import size
+    from aetherless_cli.plain import milliseconds
+
+    stats = channel.stats
+    target = channel.instance.rpartition("/")[2]
+    attached = next(
+        (each.pid for each in channel.admissions if each.instance == channel.instance), 0
+    )
+    return {
+        "calls go to": target,
+        "served by": f"pid {attached}" if attached else "nobody yet; the next call wakes it",
+        "may call": ", ".join(channel.may_call),
+        "answer within": f"{milliseconds(channel.timeout):.0f} ms",
+        "ring": f"{size(channel.buffer_size_bytes)} in each direction",
+        "calls": f"{stats.calls} taken, {stats.succeeded} answered, {stats.failed} failed"
+        f" ({stats.timed_out} too late), {stats.redelivered} delivered again",
+        "now": f"{stats.in_flight} under way, {stats.waiting} waiting",
+    }
 
 
 def _function_fields(function: Function) -> dict[str, object]:

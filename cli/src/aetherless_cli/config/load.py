@@ -57,7 +57,7 @@ def load(path: Path) -> Config:
         raise ConfigError(path, [problem.violation]) from problem
     except UnicodeDecodeError as error:
         raise ConfigError(path, [Violation(1, 1, "", "the file is not UTF-8 text")]) from error
-    violations = [*nodes.duplicate_keys(document), *_repeated(document)]
+    violations = [*nodes.duplicate_keys(document), *_repeated(document), *_callees(document)]
     config, found = _validate(document)
     violations += found
     resolved, found = _resolve(document, path.resolve().parent)
@@ -143,6 +143,34 @@ def _repeated(document: Document) -> Iterator[Violation]:
                 problem = f"{value} is also {key} of functions[{first[value]}]"
                 yield Violation(line, column, _dotted(location), problem, remedy)
             first.setdefault(value, index)
+
+
+def _callees(document: Document) -> Iterator[Violation]:
+    """Find the functions in may_call that can't be called: unknown here, or without a channel."""
+    declared = {str(entry.get("id")): entry for _, entry in _declared(document)}
+    for index, entry in _declared(document):
+        callees = entry.get("may_call")
+        if not isinstance(callees, list) or not callees:
+            continue
+        if entry.get("ipc") is not True:
+            yield _callee_violation(
+                document, ("functions", index, "may_call"), "needs a channel", "add ipc: true here"
+            )
+        for number, callee in enumerate(callees):
+            place = ("functions", index, "may_call", number)
+            if not isinstance(callee, str):
+                continue  # the schema says so
+            if callee not in declared:
+                problem = f"there is no function {reprlib.repr(callee)} in this file"
+                yield _callee_violation(document, place, problem, "name one by its id")
+            elif declared[callee].get("ipc") is not True:
+                remedy = f"add ipc: true to {callee}"
+                yield _callee_violation(document, place, f"{callee} has no channel", remedy)
+
+
+def _callee_violation(document: Document, place: Location, problem: str, remedy: str) -> Violation:
+    line, column = document.position(place)
+    return Violation(line, column, _dotted(place), problem, remedy)
 
 
 def _resolve(document: Document, folder: Path) -> tuple[dict[int, dict[str, Any]], list[Violation]]:

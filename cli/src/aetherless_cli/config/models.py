@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ID = r"^[A-Za-z0-9_-]{1,64}$"
 OUR_ENVIRONMENT = {
+    "AETHER_CHANNEL": "it names the side socket of its channel",
     "AETHER_SOCKET": "it names the readiness socket",
     "AETHER_TRIGGER_PORT": "it is trigger_port",
     "AETHER_FUNCTION_ID": "it is id",
@@ -64,6 +66,7 @@ AbsolutePath = Annotated[
 ]
 AnyPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
 Text = Annotated[str, AfterValidator(_no_nul)]
+FunctionId = Annotated[str, Field(pattern=ID)]
 EnvironmentName = Annotated[
     str,
     Field(
@@ -125,7 +128,7 @@ class FunctionConfig(_Strict):
     """One function."""
 
     id: str = Field(
-        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        pattern=ID,
         description="The function's name; unique in the file.",
     )
     handler_path: AnyPath = Field(
@@ -173,7 +176,7 @@ class FunctionConfig(_Strict):
     warmup: AnyWarmup = Field(
         default="http",
         description="The request that must be answered before the checkpoint: http is a GET,"
-        " tcp a connection; with none listening is enough.",
+        " tcp a connection; with none listening is enough, or with ipc serving the channel.",
     )
     root: AnyPath | None = Field(
         default=None,
@@ -188,6 +191,16 @@ class FunctionConfig(_Strict):
         default="none",
         description="What the program may do inside its sandbox; container is what a master needs"
         " that drops to another user.",
+    )
+    ipc: bool = Field(
+        default=False,
+        description="Whether it is called through a channel of shared memory as well; its program"
+        " serves that with a client library.",
+    )
+    may_call: list[FunctionId] = Field(
+        default_factory=list,
+        max_length=64,
+        description="The functions of the file that it may call through its channel.",
     )
 
 

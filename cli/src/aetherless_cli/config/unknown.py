@@ -36,7 +36,6 @@ LATER = {
     "functions.*.host_ports",
     "functions.*.scaling",
     "functions.*.snapshot",
-    "functions.*.ipc",
     "functions.*.triggers",
     "orchestrator.ipc",
     "orchestrator.scaling",

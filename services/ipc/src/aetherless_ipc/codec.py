@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from aetherless_ipc.admission import Admission
     from aetherless_ipc.channel import Channel
 
-CHANNEL_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CHANNEL_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+# A check of a function has its own suffix.
+FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}(\.check[0-9a-f]{6})?")
 INSTANCE_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 DEFAULT_TIMEOUT_MS = 30_000
 LONGEST_TIMEOUT_S = 900.0

@@ -66,7 +66,7 @@ def test_every_key_is_taken(folder: Path) -> None:
           - {id: a-B_9, memory_limit_mb: 16384, trigger_port: 65535, handler_path: hello.py,
              timeout_ms: 900000, environment: {KEY: value}, restore_timeout_ms: 1,
              warmup: {path: /health}, idle_after_ms: 0, root: .., mounts: [/usr/share],
-             capabilities: container}
+             capabilities: container, ipc: true, may_call: [a-B_9]}
         """)
     )
     function = load(file).functions[0]
@@ -74,6 +74,7 @@ def test_every_key_is_taken(folder: Path) -> None:
     assert function.root == str(folder.parent)
     assert function.environment == {"KEY": "value"}
     assert function.capabilities == "container"
+    assert (function.ipc, function.may_call) == (True, ["a-B_9"])
 
 
 def test_everything_is_told_at_once_with_its_place(folder: Path) -> None:
@@ -192,3 +193,42 @@ def test_errors_carry_violations_and_a_remedy(folder: Path) -> None:
     assert caught.value.violations[0].problem.startswith(f"{file}:1:12: functions: ")
     assert caught.value.remedy
     assert caught.value.domain == "cli.aetherless"
+
+
+def test_only_functions_with_channels_call_each_other(folder: Path) -> None:
+    """Both ends need one, and the callee is of the same file; each fault has its place."""
+    found = problems(
+        folder,
+        """\
+        functions:
+          - {id: a, handler_path: hello.py, trigger_port: 1, ipc: true,
+             may_call: [b,
+                        c,
+                        a]}
+          - {id: b, handler_path: hello.py, trigger_port: 2}
+          - {id: d, handler_path: hello.py, trigger_port: 3,
+             may_call: [a]}
+        """,
+    )
+    assert (at(found, 3).field, at(found, 3).remedy) == (
+        "functions[0].may_call[0]",
+        "add ipc: true to b",
+    )
+    assert at(found, 4).problem == "there is no function 'c' in this file"
+    assert (at(found, 8).field, at(found, 8).problem) == (
+        "functions[2].may_call",
+        "needs a channel",
+    )
+    assert len(found) == 3
+
+
+def test_a_channel_has_no_keys_of_its_own(folder: Path) -> None:
+    """It is asked for by yes or no."""
+    (found,) = problems(
+        folder,
+        """\
+        functions:
+          - {id: a, handler_path: hello.py, trigger_port: 1, ipc: {ring: 4096}}
+        """,
+    )
+    assert found.field == "functions[0].ipc"

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``aetherctl invoke``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from aetherless_cli.options import id_argument, output_option
+
+if TYPE_CHECKING:
+    from aetherless.ipc.v1.ipc_service_pb2 import InvokeResponse
+    from aetherless_cli.main import Options
+
+#: How much longer than the call itself the service may take to say that its time is over.
+PATIENCE_S = 5.0
+MOST_S = 900.0
+#: As much as any record of a ring holds.
+MOST_BYTES = 16 << 20
+HELP = """Call a function through its channel of shared memory.
+
+The function needs ipc: true, and a program that serves its channel; one that sleeps is woken. What
+the handler returns is written to standard output byte by byte, with nothing added. What it is given
+comes from --data, --file, or standard input (-); without any of them it is given nothing. With
+--stream each line of standard input is a call, and each answer a line, in the lines' order.
+
+\b
+Examples:
+  aetherctl invoke upper --data hello          prints HELLO
+  aetherctl invoke resize --file photo.jpg > small.jpg
+  tar c . | aetherctl invoke pack - --timeout 60 > packed
+  aetherctl invoke upper --data hello -o json  with attempts and time taken
+  aetherctl invoke upper --stream < names.txt  a call for each line, many at once
+"""
+
+
+@click.command("invoke", help=HELP)
+@id_argument()
+@click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
+@click.option("--data", metavar="TEXT", help="Give the handler this text, as UTF-8.")
+@click.option("--file", type=click.File("rb"), metavar="PATH", help="Give it a file's bytes.")
+@click.option("--method", metavar="NAME", default="", help="The handler's method to call.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.001, MOST_S),
+    metavar="SECONDS",
+    help="How long it may take; left out, the function's timeout_ms.",
+)
+@click.option("--wait", is_flag=True, help="Wait while the ring has no room, instead of RING_FULL.")
+@click.option("--stream", is_flag=True, help="Make a call of each line of standard input.")
+@output_option
+@click.pass_obj
+def command(
+    options: Options,
+    function_id: str,
+    source: str | None,
+    data: str | None,
+    file: BinaryIO | None,
+    method: str,
+    timeout: float | None,
+    *,
+    wait: bool,
+    stream: bool,
+) -> None:
+    """Call a function through its channel of shared memory."""
+    from aetherless.ipc.v1 import ipc_service_pb2 as messages
+    from aetherless_cli.client import function_name, mesh
+    from aetherless_cli.output import print_data
+
+    request = messages.InvokeRequest(
+        function=function_name(function_id), method=method, wait_for_room=wait
+    )
+    if timeout:
+        request.timeout.FromNanoseconds(round(timeout * 1e9))
+    if stream:
+        _refuse_sources(source, data, file)
+        from aetherless_cli.streaming import stream_lines
+
+        with mesh() as services:
+            stream_lines(services.ipc, request, options.output)
+        return
+    given = _given(source, data, file)
+    _refuse_too_much(function_id, given)
+    request.data = given
+    with mesh() as services:
+        limit = timeout + PATIENCE_S if timeout else None
+        answer = services.ipc.Invoke(request, timeout=limit)
+    if options.output == "table":
+        sys.stdout.buffer.write(answer.data)
+        sys.stdout.buffer.flush()
+    else:
+        print_data({"function": function_id, **plain(answer)}, options.output)
+
+
+def _refuse_sources(*sources: object) -> None:
+    """Refuse what else a handler could be given than the lines of standard input.
+
+    Raises:
+        click.UsageError: one is named.
+    """
+    if any(each is not None for each in sources):
+        raise click.UsageError("--stream reads standard input; leave --data, --file and - out")
+
+
+def _refuse_too_much(function_id: str, data: bytes) -> None:
+    """Refuse what no ring takes, before it is sent.
+
+    Raises:
+        InvalidArgument: PAYLOAD_TOO_LARGE.
+    """
+    from aetherless_cli.reasons import error_of
+
+    if len(data) > MOST_BYTES:
+        text = f"{len(data)} bytes for function {function_id}, of at most {MOST_BYTES}"
+        metadata = {"function": function_id, "bytes": str(len(data)), "limit": str(MOST_BYTES)}
+        raise error_of("ipc.aetherless", "PAYLOAD_TOO_LARGE", text, metadata)
+
+
+def _given(source: str | None, data: str | None, file: BinaryIO | None) -> bytes:
+    """Return what the handler is to be given.
+
+    Raises:
+        click.UsageError: more than one source is named.
+    """
+    if sum(each is not None for each in (source, data, file)) > 1:
+        raise click.UsageError("name one of --data, --file and -")
+    if source:
+        file = sys.stdin.buffer
+    return file.read() if file else (data or "").encode()
+
+
+def plain(answer: InvokeResponse) -> dict[str, Any]:
+    """Return an answer for programs; data that is no text stands as base64."""
+    from base64 import b64encode
+
+    from aetherless_cli.plain import milliseconds
+
+    try:
+        shown = {"data": answer.data.decode()}
+    except UnicodeDecodeError:
+        shown = {"data_base64": b64encode(answer.data).decode()}
+    return {
+        **shown,
+        "attempts": answer.attempts,
+        "woke": answer.woke,
+        "elapsed_ms": milliseconds(answer.elapsed),
+    }
