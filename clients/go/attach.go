@@ -4,24 +4,20 @@ package aetherless
 
 import (
 	"errors"
-	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 const (
-	environment   = "AETHER_CHANNEL"
-	longestAnswer = 512
-	descriptors   = 3
-	getSeals      = 1034 // F_GET_SEALS
-	seals         = 0x7  // F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
-	longestSleep  = time.Second
-	retry         = time.Millisecond
-	retryAttached = 50 * time.Millisecond
+	environment    = "AETHER_CHANNEL"
+	longestMessage = 1024
+	answerSeconds  = 5
+	retry          = time.Millisecond
+	retryAttached  = 50 * time.Millisecond
 )
 
 // What attaching refuses, beside the kernel's errors.
@@ -36,24 +32,42 @@ type RefusedError string
 
 func (e RefusedError) Error() string { return string(e) }
 
-// Channel is one attachment. One goroutine at a time receives, and one publishes.
+// message is what the service says on the side socket: a word, fields, descriptors.
+type message struct {
+	word   string
+	fields map[string]string
+	files  []int
+}
+
+// number returns a field's number; 0 when it has none.
+func (m *message) number(field string) int {
+	value, _ := strconv.ParseUint(m.fields[field], 10, 63)
+	return int(value)
+}
+
+// drop closes the descriptors.
+func (m *message) drop() {
+	for _, file := range m.files {
+		syscall.Close(file)
+	}
+	m.files = nil
+}
+
+// Channel is one attachment. Any goroutine may use it, but only one at a time receives.
 type Channel struct {
 	Generation uint64
-	in         *Consumer
-	out        *Producer
-	memory     []byte
-	region     int
-	wake       *os.File // the runtime waits on it, not a thread
-	bell       int
-	control    *os.File
-	received   chan struct{} // rung for whoever waits for a record
-	roomy      chan struct{} // rung for whoever waits for room; the wake is for both
-	ended      chan struct{} // the control socket ended
-	listeners  sync.WaitGroup
+	*line
+	control  *os.File
+	raw      syscall.RawConn
+	hearing  sync.Mutex     // one message after another
+	heard    func(*message) // what comes later on the side socket; owns the descriptors
+	listener sync.WaitGroup
 }
 
 // Attach attaches once. The path "" is what AETHER_CHANNEL names.
-func Attach(path string) (*Channel, error) {
+func Attach(path string) (*Channel, error) { return attach(path, (*message).drop) }
+
+func attach(path string, heard func(*message)) (*Channel, error) {
 	if path == "" {
 		path = os.Getenv(environment)
 	}
@@ -67,8 +81,10 @@ func Attach(path string) (*Channel, error) {
 	channel, err := handed(control)
 	if err != nil {
 		syscall.Close(control)
+		return nil, err
 	}
-	return channel, err
+	channel.heard = heard
+	return channel, channel.listenControl(control)
 }
 
 func connect(path string) (int, error) {
@@ -77,7 +93,7 @@ func connect(path string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	limit := syscall.Timeval{Sec: 5}
+	limit := syscall.Timeval{Sec: answerSeconds}
 	err = syscall.SetsockoptTimeval(control, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit)
 	if err == nil {
 		err = syscall.Connect(control, &syscall.SockaddrUnix{Name: path})
@@ -90,172 +106,125 @@ func connect(path string) (int, error) {
 
 // handed receives the service's answer and makes a channel of what came with it.
 func handed(control int) (*Channel, error) {
-	said, files, err := hear(control)
+	said, err := hear(control, 0)
 	if err != nil {
 		return nil, err
 	}
-	channel, err := mapped(said, files)
+	channel, err := mapped(said)
 	if err != nil {
-		for _, file := range files {
-			syscall.Close(file)
-		}
-		return nil, err
-	}
-	channel.listen(control, files[1])
-	return channel, nil
-}
-
-func hear(control int) (string, []int, error) {
-	said, ancillary := make([]byte, longestAnswer), make([]byte, syscall.CmsgSpace(4*descriptors))
-	length, rights, _, _, err := syscall.Recvmsg(control, said, ancillary, syscall.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		return "", nil, err
-	}
-	if length == 0 {
-		return "", nil, syscall.ECONNRESET
-	}
-	var files []int
-	messages, err := syscall.ParseSocketControlMessage(ancillary[:rights])
-	for place := range messages {
-		more, _ := syscall.ParseUnixRights(&messages[place])
-		files = append(files, more...)
-	}
-	return string(said[:length]), files, err
-}
-
-// mapped checks what was handed out and maps the region.
-func mapped(said string, files []int) (*Channel, error) {
-	if reason := strings.TrimPrefix(said, "error reason="); reason != said {
-		return nil, RefusedError(reason)
-	}
-	var spoken, generation, regionBytes uint64
-	var ringBytes int
-	_, err := fmt.Sscanf(said, "ok version=%d generation=%d region_bytes=%d ring_bytes=%d",
-		&spoken, &generation, &regionBytes, &ringBytes)
-	if err != nil || spoken != version || len(files) != descriptors || !isSealed(files[0], regionBytes) {
-		return nil, ErrRegion
-	}
-	memory, err := syscall.Mmap(files[0], 0, int(regionBytes),
-		syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
-	if err != nil {
-		return nil, err
-	}
-	channel := &Channel{Generation: generation, memory: memory, region: files[0], bell: files[2]}
-	channel.in, err = NewConsumer(memory, ToPeer, ringBytes, files[2])
-	if err == nil {
-		channel.out, err = NewProducer(memory, FromPeer, ringBytes, files[2])
-	}
-	if err == nil && !isHeader(memory, ringBytes) {
-		err = ErrRegion
-	}
-	if err != nil {
-		syscall.Munmap(memory)
+		said.drop()
 	}
 	return channel, err
 }
 
-// isSealed says whether a region has its seals, so that it can't lose its pages, and its size.
-func isSealed(region int, size uint64) bool {
-	held, _, failed := syscall.Syscall(syscall.SYS_FCNTL, uintptr(region), getSeals, 0)
-	var about syscall.Stat_t
-	return failed == 0 && held&seals == seals && syscall.Fstat(region, &about) == nil &&
-		uint64(about.Size) == size && size >= page
-}
-
-func isHeader(memory []byte, ringBytes int) bool {
-	number := func(at int) uint64 { return *(*uint64)(unsafe.Pointer(&memory[at])) }
-	spoken := *(*uint32)(unsafe.Pointer(&memory[8]))
-	return string(memory[:8]) == "AETHRING" && spoken == version &&
-		number(16) == uint64(len(memory)) && number(24) == uint64(ringBytes)
-}
-
-// listen starts the goroutines that hear the doorbell and the control socket's end.
-func (c *Channel) listen(control, wake int) {
-	syscall.SetNonblock(control, true)
-	syscall.SetNonblock(wake, true)
-	c.control, c.wake = os.NewFile(uintptr(control), "control"), os.NewFile(uintptr(wake), "wake")
-	c.received, c.roomy = make(chan struct{}, 1), make(chan struct{}, 1)
-	c.ended = make(chan struct{})
-	c.listeners.Add(2)
-	go func() {
-		defer c.listeners.Done()
-		defer close(c.ended)
-		c.control.Read(make([]byte, longestAnswer)) // "closed", or the end: either is
-	}()
-	go func() {
-		defer c.listeners.Done()
-		for number := make([]byte, 8); ; {
-			if _, err := c.wake.Read(number); err != nil {
-				return
-			}
-			ring(c.received)
-			ring(c.roomy)
+// hear receives one message; ECONNRESET is the service's end.
+func hear(control, flags int) (*message, error) {
+	said, ancillary := make([]byte, longestMessage), make([]byte, syscall.CmsgSpace(4*descriptors))
+	length, rights, _, _, err := syscall.Recvmsg(control, said, ancillary, syscall.MSG_CMSG_CLOEXEC|flags)
+	if err != nil {
+		return nil, err
+	}
+	if length == 0 {
+		return nil, syscall.ECONNRESET
+	}
+	words := strings.Fields(string(said[:length]))
+	heard := &message{word: append(words, "")[0], fields: map[string]string{}}
+	for _, word := range words {
+		if at := strings.IndexByte(word, '='); at >= 0 {
+			heard.fields[word[:at]] = word[at+1:]
 		}
-	}()
+	}
+	parts, err := syscall.ParseSocketControlMessage(ancillary[:rights])
+	for place := range parts {
+		more, _ := syscall.ParseUnixRights(&parts[place])
+		heard.files = append(heard.files, more...)
+	}
+	return heard, err
 }
 
-func ring(rung chan<- struct{}) {
-	select {
-	case rung <- struct{}{}:
-	default: // it is rung already
+// mapped checks what was handed out and maps the region.
+func mapped(said *message) (*Channel, error) {
+	if said.word == "error" {
+		return nil, RefusedError(said.fields["reason"])
+	}
+	if said.word != "ok" || said.number("version") != version {
+		return nil, ErrRegion
+	}
+	ringBytes := said.number("ring_bytes")
+	line, err := newLine(said.files, ringBytes, make(chan struct{}, 1))
+	if err != nil {
+		return nil, err
+	}
+	line.in, err = NewConsumer(line.memory, ToPeer, ringBytes, line.bell)
+	if err == nil {
+		line.out, err = NewProducer(line.memory, FromPeer, ringBytes, line.bell)
+	}
+	if err != nil {
+		syscall.Munmap(line.memory)
+		return nil, err
+	}
+	line.listen(said.files[1])
+	return &Channel{Generation: uint64(said.number("generation")), line: line}, nil
+}
+
+// listenControl starts the goroutine that hears the side socket until its end.
+func (c *Channel) listenControl(control int) (err error) {
+	syscall.SetNonblock(control, true)
+	c.control = os.NewFile(uintptr(control), "control")
+	c.raw, err = c.control.SyscallConn()
+	if err != nil {
+		c.Close()
+		return err
+	}
+	c.listener.Add(1)
+	go func() {
+		defer c.listener.Done()
+		defer c.end()
+		c.raw.Read(func(control uintptr) bool { return c.hearAll(int(control)) })
+	}()
+	return nil
+}
+
+// hearAll hears what has come on the side socket; true at its end.
+func (c *Channel) hearAll(control int) bool {
+	c.hearing.Lock()
+	defer c.hearing.Unlock()
+	for {
+		said, err := hear(control, syscall.MSG_DONTWAIT)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err == syscall.EAGAIN {
+			return false
+		}
+		if err != nil || said.word == "closed" {
+			return true
+		}
+		c.heard(said)
 	}
 }
 
-// Close lets go of the region, the wakes and the control socket. Nobody may use the channel then.
+// catchUp hears what was said before a record that has come.
+func (c *Channel) catchUp() {
+	c.raw.Control(func(control uintptr) {
+		if c.hearAll(int(control)) {
+			c.end()
+		}
+	})
+}
+
+// Close lets go of the region, the wakes and the control socket.
 func (c *Channel) Close() {
 	c.control.Close()
-	c.wake.Close()
-	c.listeners.Wait()
-	syscall.Munmap(c.memory)
-	syscall.Close(c.region)
-	syscall.Close(c.bell)
+	c.listener.Wait()
+	c.close()
 }
 
 // Receive returns the next record and waits for it: ErrPeerGone or a *CorruptError.
-func (c *Channel) Receive() (kind uint32, payload []byte, err error) {
-	for {
-		kind, payload, err = c.in.Receive()
-		if err != ErrEmpty {
-			return kind, payload, err
-		}
-		if err = c.await(c.received, c.in.Doze(), time.Time{}); err != nil {
-			return 0, nil, err
-		}
-	}
-}
+func (c *Channel) Receive() (kind uint32, payload []byte, err error) { return c.receive() }
 
 // Publish puts a record in and waits for room, for as long as it lasts or until a time that is not
 // zero: ErrPeerGone, os.ErrDeadlineExceeded, ErrTooLarge or a *CorruptError.
 func (c *Channel) Publish(payload []byte, kind uint32, until time.Time) error {
-	for {
-		err := c.out.Publish(payload, kind)
-		if err != ErrFull {
-			return err
-		}
-		if err = c.await(c.roomy, c.out.Doze(len(payload)), until); err != nil {
-			return err
-		}
-	}
-}
-
-// await sleeps for a while if a doze said so, until the bell, the service's end or a time.
-func (c *Channel) await(rung <-chan struct{}, dozed error, until time.Time) error {
-	if dozed != ErrFull && dozed != ErrEmpty {
-		return dozed
-	}
-	limit := longestSleep
-	if !until.IsZero() {
-		if limit = time.Until(until); limit <= 0 {
-			return os.ErrDeadlineExceeded
-		}
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-rung:
-	case <-timer.C:
-	case <-c.ended:
-		return ErrPeerGone
-	}
-	return nil
+	return c.publish(payload, kind, until)
 }

@@ -26,6 +26,9 @@ const (
 	consumedAt     = 128
 	producerSleeps = 256
 	consumerSleeps = 384
+	slotsAt        = 512
+	slots          = 256
+	handedOverAt   = 2560
 	awake          = 0
 	onFutex        = 1
 	onDoorbell     = 2
@@ -50,6 +53,8 @@ const (
 	TypePing     uint32 = 3
 	TypePong     uint32 = 4
 	TypeShutdown uint32 = 5
+	TypeCall     uint32 = 6
+	TypeOver     uint32 = 7
 )
 
 // What a ring refuses.
@@ -115,6 +120,11 @@ func (e *end) isClosed() bool { return atomic.LoadUint32(e.closed) != 0 }
 // the store is the fence before the look at how the other side sleeps.
 func (e *end) show(index, bed int) {
 	atomic.StoreUint64(e.index(index), e.own)
+	e.rouse(bed)
+}
+
+// rouse wakes the other side, after an index was stored.
+func (e *end) rouse(bed int) {
 	if atomic.LoadUint32(e.bed(bed)) != awake {
 		e.wake(atomic.SwapUint32(e.bed(bed), awake), e.bed(bed))
 	}
@@ -227,16 +237,68 @@ func (p *Producer) writeHead(length, kind uint32, payload []byte) {
 }
 
 // Consumer is the end that takes records out.
-type Consumer struct{ end }
+type Consumer struct {
+	end
+	released uint64 // the index that the producer was told
+	adopts   bool   // the next record's sequence is taken as it is
+}
 
 // NewConsumer returns the consumer of a ring; bell is the producer's eventfd or pipe, or -1.
 func NewConsumer(memory []byte, direction Direction, ringBytes, bell int) (*Consumer, error) {
 	made, err := newEnd(memory, direction, ringBytes, bell)
-	return &Consumer{made}, err
+	return &Consumer{end: made}, err
+}
+
+// Resume goes on where the consumer before stopped: a *CorruptError when that can't be.
+func (c *Consumer) Resume() error {
+	consumed, produced := atomic.LoadUint64(c.index(consumedAt)), atomic.LoadUint64(c.index(producedAt))
+	if consumed%alignment != 0 || produced%alignment != 0 || produced-consumed > c.size {
+		return c.damaged("index", produced, consumed)
+	}
+	c.own, c.other, c.released, c.adopts = consumed, consumed, consumed, true
+	atomic.StoreUint32(c.bed(consumerSleeps), awake)
+	return nil
 }
 
 // Receive takes a record out, its payload copied, then checked: ErrEmpty or a *CorruptError.
 func (c *Consumer) Receive() (kind uint32, payload []byte, err error) {
+	kind, payload, err = c.Take()
+	if err == nil {
+		c.Release(c.own)
+	}
+	return kind, payload, err
+}
+
+// Release gives the room of all records before an index back to the producer.
+func (c *Consumer) Release(index uint64) {
+	c.released = index
+	atomic.StoreUint64(c.index(consumedAt), index)
+	c.rouse(producerSleeps)
+}
+
+// Took returns the index after the last record that was taken.
+func (c *Consumer) Took() uint64 { return c.own }
+
+// claim notes a run as being at work here, for whoever looks after this process died; false when
+// all slots are in use. Only this side writes them.
+func (c *Consumer) claim(run uint64) (slot int, claimed bool) {
+	for slot = 0; slot < slots; slot++ {
+		if at := c.index(slotsAt + 8*slot); atomic.LoadUint64(at) == 0 {
+			atomic.StoreUint64(at, run)
+			return slot, true
+		}
+	}
+	return 0, false
+}
+
+// free empties a slot.
+func (c *Consumer) free(slot int) { atomic.StoreUint64(c.index(slotsAt+8*slot), 0) }
+
+// handOver says that this consumer takes no more and has finished what it took.
+func (c *Consumer) handOver(generation uint64) { atomic.StoreUint64(c.index(handedOverAt), generation) }
+
+// Take is Receive, but the record's room stays the consumer's until Release.
+func (c *Consumer) Take() (kind uint32, payload []byte, err error) {
 	for {
 		if err := c.ready(); err != nil {
 			return 0, nil, err
@@ -255,7 +317,6 @@ func (c *Consumer) Receive() (kind uint32, payload []byte, err error) {
 		c.own += step
 		c.sequence++
 		if read[1] != skip {
-			c.show(consumedAt, producerSleeps)
 			return read[2], payload, nil
 		}
 	}
@@ -281,7 +342,7 @@ func (c *Consumer) ready() error {
 		return nil
 	}
 	produced := atomic.LoadUint64(c.index(producedAt))
-	if produced-c.own > c.size || produced%alignment != 0 {
+	if produced-c.own > c.size-(c.own-c.released) || produced%alignment != 0 {
 		return c.damaged("index", c.other, produced)
 	}
 	if c.other = produced; c.own == produced {
@@ -301,6 +362,9 @@ func (c *Consumer) checkHead(read head) (uint64, error) {
 	}
 	if step > there {
 		return 0, c.damaged("length", there, step)
+	}
+	if c.adopts {
+		c.sequence, c.adopts = read[3], false
 	}
 	if read[3] != c.sequence {
 		return 0, c.damaged("sequence", uint64(c.sequence), uint64(read[3]))

@@ -43,17 +43,22 @@ def _go(target: Path) -> None:
 
 
 def _node(target: Path) -> None:
-    """Compile the addon where node-gyp would put it, with the headers of the node that runs it."""
+    """Copy the package, with its addon where node-gyp would put it."""
     ignored = shutil.ignore_patterns("build", "node_modules")
     shutil.copytree(CLIENTS / "node", target / "client", ignore=ignored)
     shutil.copy(PEERS / "peer.js", target)
-    addon = target / "client" / "build" / "Release" / "aetherless.node"
+    build_addon(target / "client")
+
+
+def build_addon(package: Path) -> None:
+    """Compile a copy of the Node client's addon."""
+    addon = package / "build" / "Release" / "aetherless.node"
     addon.parent.mkdir(parents=True)
     node = Path(shutil.which("node") or "node").resolve()
     headers = f"-I{node.parent.parent / 'include' / 'node'}"
-    source = CLIENTS / "node" / "native" / "addon.c"
+    source = package / "native" / "addon.c"
     flags = ("-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", headers)
-    builders.run("gcc", *flags, "-o", addon, source, folder=target)
+    builders.run("gcc", *flags, "-o", addon, source, folder=package)
 
 
 def _rust(target: Path) -> None:
@@ -77,8 +82,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 LANGUAGES = tuple(COMMANDS)
 # Those that call other functions and are stages of pipelines.
-CALLERS = ("python", "c")
-STAGES = ("python", "c")
+CALLERS = LANGUAGES
+STAGES = LANGUAGES
 
 
 def command(language: str) -> list[str]:

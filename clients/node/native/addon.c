@@ -20,7 +20,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-#define LONGEST_ANSWER 512
+#define LONGEST_MESSAGE 1024
 #define DESCRIPTORS 3
 #define ANSWER_TIMEOUT_S 5
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
@@ -70,19 +70,22 @@ static int connect_to(const struct sockaddr_un *address)
 	return -1;
 }
 
-/* Receive the answer and its descriptors; returns the bytes of the answer or -1. */
-static ssize_t hear(int control, char *said, int descriptors[DESCRIPTORS])
+/* Receive a message and its descriptors; returns its bytes or -1. */
+static ssize_t hear(int control, char *said, int descriptors[DESCRIPTORS], int flags)
 {
 	union {
 		char bytes[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
 		struct cmsghdr aligned;
 	} ancillary;
-	struct iovec part = {said, LONGEST_ANSWER};
+	struct iovec part = {said, LONGEST_MESSAGE};
 	struct msghdr message = {.msg_iov = &part,
 				 .msg_iovlen = 1,
 				 .msg_control = &ancillary,
 				 .msg_controllen = sizeof(ancillary)};
-	ssize_t length = recvmsg(control, &message, MSG_CMSG_CLOEXEC);
+	ssize_t length;
+	do
+		length = recvmsg(control, &message, MSG_CMSG_CLOEXEC | flags);
+	while (length < 0 && errno == EINTR);
 	struct cmsghdr *rights = length > 0 ? CMSG_FIRSTHDR(&message) : NULL;
 	if (rights && rights->cmsg_type == SCM_RIGHTS)
 		memcpy(descriptors, CMSG_DATA(rights), rights->cmsg_len - CMSG_LEN(0));
@@ -91,13 +94,11 @@ static ssize_t hear(int control, char *said, int descriptors[DESCRIPTORS])
 	return length == 0 ? -1 : length;
 }
 
-/* attach(path) -> [answer, control, region, wake, bell]; descriptors that did not come are -1 */
-static napi_value attach(napi_env env, napi_callback_info info)
+/* connect(path) -> the side socket */
+static napi_value connect_side(napi_env env, napi_callback_info info)
 {
-	napi_value values[MOST_ARGUMENTS], result, item;
+	napi_value values[MOST_ARGUMENTS], result;
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	char said[LONGEST_ANSWER];
-	int descriptors[1 + DESCRIPTORS] = {-1, -1, -1, -1};
 	size_t length = 0;
 	arguments(env, info, values);
 	napi_get_value_string_utf8(env, values[0], NULL, 0, &length);
@@ -105,19 +106,35 @@ static napi_value attach(napi_env env, napi_callback_info info)
 		return thrown(env, ENAMETOOLONG);
 	napi_get_value_string_utf8(env, values[0], address.sun_path, sizeof(address.sun_path),
 				   &length);
-	descriptors[0] = connect_to(&address);
-	if (descriptors[0] < 0)
+	int control = connect_to(&address);
+	if (control < 0)
 		return thrown(env, errno);
-	ssize_t heard = hear(descriptors[0], said, descriptors + 1);
-	if (heard < 0) {
-		int failed = errno;
-		close(descriptors[0]);
-		return thrown(env, failed);
-	}
+	napi_create_int32(env, control, &result);
+	return result;
+}
+
+/*
+ * hear(control, waits) -> [text, descriptor...], or undefined when nothing is there and it does not
+ * wait; ECONNRESET at the end
+ */
+static napi_value hear_side(napi_env env, napi_callback_info info)
+{
+	napi_value values[MOST_ARGUMENTS], result, item;
+	char said[LONGEST_MESSAGE];
+	int descriptors[DESCRIPTORS] = {-1, -1, -1};
+	bool waits = false;
+	arguments(env, info, values);
+	napi_get_value_bool(env, values[1], &waits);
+	ssize_t heard =
+		hear((int)number(env, values[0]), said, descriptors, waits ? 0 : MSG_DONTWAIT);
+	if (heard < 0 && errno == EAGAIN && !waits)
+		return NULL;
+	if (heard < 0)
+		return thrown(env, errno);
 	napi_create_array(env, &result);
 	napi_create_string_utf8(env, said, (size_t)heard, &item);
 	napi_set_element(env, result, 0, item);
-	for (uint32_t place = 0; place <= DESCRIPTORS; place++) {
+	for (uint32_t place = 0; place < DESCRIPTORS && descriptors[place] >= 0; place++) {
 		napi_create_int32(env, descriptors[place], &item);
 		napi_set_element(env, result, place + 1, item);
 	}
@@ -259,7 +276,8 @@ static napi_value end_watch(napi_env env, napi_callback_info info)
 NAPI_MODULE_INIT()
 {
 	const napi_property_descriptor functions[] = {
-		{"attach", NULL, attach, NULL, NULL, NULL, napi_default, NULL},
+		{"connect", NULL, connect_side, NULL, NULL, NULL, napi_default, NULL},
+		{"hear", NULL, hear_side, NULL, NULL, NULL, napi_default, NULL},
 		{"isSealed", NULL, is_sealed, NULL, NULL, NULL, napi_default, NULL},
 		{"map", NULL, map, NULL, NULL, NULL, napi_default, NULL},
 		{"unmap", NULL, unmap, NULL, NULL, NULL, napi_default, NULL},

@@ -3,44 +3,28 @@
 
 const fs = require('node:fs');
 const { AetherlessError } = require('./errors.js');
+const { Line, VERSION } = require('./line.js');
 const native = require('./native.js');
-const { Consumer, Direction, LEADING_PAGES, PAGE, Producer } = require('./ring.js');
-
-const VERSION = 1;
-const LONGEST_SLEEP_MS = 1000;
-const ANSWER = /^ok version=(\d+) generation=(\d+) region_bytes=(\d+) ring_bytes=(\d+)/;
+const { Consumer, Direction, Producer } = require('./ring.js');
 
 /** One attachment. Any number of `receive` and `publish` may wait at once. */
-class Channel {
-  #sleepers = new Set();
-  #watches;
-  #descriptors;
-  #memory;
-  #ended = false;
+class Channel extends Line {
+  #watch;
+  #control;
+  #heard;
 
-  constructor(answer, descriptors) {
-    const [control, region, wake, bell] = descriptors;
-    const [, version, generation, regionBytes, ringBytes] = answer.map(Number);
-    const bytes = LEADING_PAGES * PAGE + 2 * ringBytes;
-    if (version !== VERSION || regionBytes !== bytes || bell < 0 || !native.isSealed(region) ||
-        fs.fstatSync(region).size !== bytes) {
+  constructor(control, said, heard) {
+    if (said.word !== 'ok' || Number(said.version) !== VERSION) {
       throw new AetherlessError('REGION_INVALID');
     }
-    this.#memory = native.map(region);
-    try {
-      checkHeader(this.#memory, ringBytes);
-      this.consumer = new Consumer(this.#memory, Direction.TO_PEER, ringBytes, bell);
-      this.producer = new Producer(this.#memory, Direction.FROM_PEER, ringBytes, bell);
-    } catch (error) {
-      native.unmap(this.#memory);
-      throw error;
-    }
-    this.generation = generation;
-    this.#descriptors = descriptors;
-    this.#watches = [
-      native.watch(wake, true, () => this.#rouse()),
-      native.watch(control, false, () => this.close()),
-    ];
+    super(said.descriptors, Number(said.ring_bytes), (memory, ringBytes, bell) => ({
+      consumer: new Consumer(memory, Direction.TO_PEER, ringBytes, bell),
+      producer: new Producer(memory, Direction.FROM_PEER, ringBytes, bell),
+    }));
+    this.generation = Number(said.generation);
+    this.#control = control;
+    this.#heard = heard;
+    this.#watch = native.watch(control, false, () => this.hearAll());
   }
 
   /** The most bytes that a record carries. */
@@ -48,87 +32,70 @@ class Channel {
     return this.producer.largest;
   }
 
-  /** Return the next record, { type, payload }. Rejects with PEER_GONE or a CorruptError. */
-  async receive() {
-    for (;;) {
-      this.#check();
-      const record = this.consumer.receive();
-      if (record) return record;
-      if (this.consumer.doze()) await this.#sleep(LONGEST_SLEEP_MS);
+  /** Hear what has come on the side socket; its end is the channel's. */
+  hearAll() {
+    while (!this.ended) {
+      const said = hear(this.#control, false);
+      if (!said) return;
+      if (said.word === 'closed') this.close();
+      else this.#heard(said);
     }
   }
 
-  /**
-   * Put a record in, and wait for room until a time (of Date.now()) or as long as it lasts. Rejects
-   * with RING_FULL at that time, PAYLOAD_TOO_LARGE, PEER_GONE or a CorruptError.
-   */
-  async publish(payload, type, until = Infinity) {
-    for (;;) {
-      this.#check();
-      if (this.producer.publish(payload, type)) return;
-      const left = until - Date.now();
-      if (left <= 0) throw new AetherlessError('RING_FULL');
-      if (this.producer.doze(payload.length)) await this.#sleep(Math.min(left, LONGEST_SLEEP_MS));
-    }
-  }
-
-  /** Let go of the region, the wakes and the control socket; whoever waits is told PEER_GONE. */
+  /** Let go of the region, the wakes and the side socket; whoever waits is told PEER_GONE. */
   close() {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#watches.forEach(native.unwatch);
-    native.unmap(this.#memory);
-    this.#descriptors.forEach((descriptor) => fs.closeSync(descriptor));
-    this.#rouse();
-  }
-
-  #check() {
-    if (this.#ended) throw new AetherlessError('PEER_GONE');
-  }
-
-  #rouse() {
-    for (const wake of this.#sleepers) wake();
-  }
-
-  #sleep(milliseconds) {
-    return new Promise((resolve) => {
-      const wake = () => {
-        clearTimeout(timer);
-        this.#sleepers.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, milliseconds);
-      this.#sleepers.add(wake);
-    });
+    if (this.ended) return;
+    native.unwatch(this.#watch);
+    fs.closeSync(this.#control);
+    super.close();
   }
 }
 
-function checkHeader(memory, ringBytes) {
-  const header = Buffer.from(memory, 0, PAGE);
-  const [version] = new Uint32Array(memory, 8, 1);
-  const [regionBytes, ring] = new BigUint64Array(memory, 16, 2);
-  if (header.toString('latin1', 0, 8) !== 'AETHRING' || version !== VERSION ||
-      Number(regionBytes) !== memory.byteLength || Number(ring) !== ringBytes) {
-    throw new AetherlessError('REGION_INVALID');
+/** Hear one message: { word, descriptors, and its fields }; undefined when there is none now. */
+function hear(control, waits) {
+  let heard;
+  try {
+    heard = native.hear(control, waits);
+  } catch (error) {
+    if (waits) throw error;
+    return { word: 'closed', descriptors: [] }; // its end
   }
+  if (!heard) return undefined;
+  const [text, ...descriptors] = heard;
+  const [word, ...rest] = text.split(' ');
+  const fields = rest.filter((field) => field.includes('='));
+  return { ...Object.fromEntries(fields.map((field) => split(field))), word, descriptors };
+}
+
+function split(field) {
+  const at = field.indexOf('=');
+  return [field.slice(0, at), field.slice(at + 1)];
+}
+
+/** Close what came with a message. */
+function drop({ descriptors }) {
+  descriptors.forEach((each) => fs.closeSync(each));
 }
 
 /**
  * Attach once, to a side socket or to what AETHER_CHANNEL names. Throws CHANNEL_NOT_FOUND,
  * PEER_NOT_ALLOWED, CHANNEL_ATTACHED, CHANNEL_CLOSED, REGION_INVALID, or an errno's name when nobody
- * listens (ENOENT, ECONNREFUSED).
+ * listens (ENOENT, ECONNREFUSED). `heard` is given what comes later on the side socket, and owns its
+ * descriptors.
  */
-function attach(path = process.env.AETHER_CHANNEL) {
+function attach(path = process.env.AETHER_CHANNEL, heard = drop) {
   if (!path) throw new AetherlessError('CHANNEL_NOT_FOUND', 'AETHER_CHANNEL is not set');
-  const [said, ...descriptors] = native.attach(path);
+  const control = native.connect(path);
+  let said = { descriptors: [] };
   try {
-    const answer = ANSWER.exec(said);
-    if (!answer) throw new AetherlessError(said.replace('error reason=', ''));
-    return new Channel(answer, descriptors);
+    said = hear(control, true);
+    if (said.word === 'error') throw new AetherlessError(said.reason);
+    return new Channel(control, said, heard);
   } catch (error) {
-    descriptors.filter((each) => each >= 0).forEach((each) => fs.closeSync(each));
+    drop(said);
+    fs.closeSync(control);
     throw error;
   }
 }
 
-module.exports = { Channel, attach };
+module.exports = { Channel, attach, drop };

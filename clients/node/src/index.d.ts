@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** One call of the function. */
+/** One call of the function, or one run's record at one of its stages. */
 export interface Request {
-  /** Unique while the channel lives. */
+  /** Unique while the channel lives; a run's is the same at each stage. */
   id: bigint;
   /** Nanoseconds since 1970; 0 for none. */
   deadlineNs: bigint;
@@ -12,6 +12,13 @@ export interface Request {
   trace: string;
   method: string;
   data: Buffer;
+  /** Whose stage this is. */
+  pipeline?: string;
+  stage?: string;
+  /** What each input of a stage that has several brought, in their order. */
+  parts?: Buffer[];
+  /** Call another function within this request's deadline; rejects with a CallError. */
+  call(name: string, data: Bytes): Promise<Buffer>;
 }
 
 type Bytes = Uint8Array | string;
@@ -22,6 +29,16 @@ export function serve(
   handler: Handler | Record<string, Handler>,
   options?: { path?: string },
 ): Promise<never>;
+
+/**
+ * Call another function, by its name or as "function/method"; rejects with a CallError. The timeout
+ * is in milliseconds; without one it is waited for as long as the attachment lasts.
+ */
+export function call(
+  name: string,
+  data: Bytes,
+  options?: { timeout?: number; trace?: string },
+): Promise<Buffer>;
 
 /** Attach once, to a side socket or to what AETHER_CHANNEL names. */
 export function attach(path?: string): Channel;
@@ -46,6 +63,13 @@ export class AetherlessError extends Error {
   readonly code: string;
 }
 
+/** Why a call of another function has no result. */
+export class CallError extends AetherlessError {
+  readonly function: string;
+  /** What its handler, or the service, says of it. */
+  readonly detail: string;
+}
+
 /** What of the other side's writing can't be. */
 export class CorruptError extends AetherlessError {
   readonly fault: 'index' | 'length' | 'sequence' | 'checksum';
@@ -61,12 +85,20 @@ export const RecordType: {
   readonly PING: 3;
   readonly PONG: 4;
   readonly SHUTDOWN: 5;
+  readonly CALL: 6;
+  readonly OVER: 7;
 };
 export const Status: {
   readonly RESULT: 0;
   readonly FAILED: 1;
   readonly NO_METHOD: 2;
   readonly DEADLINE_PASSED: 3;
+  readonly NOT_ALLOWED: 4;
+  readonly NO_FUNCTION: 5;
+  readonly NOT_DELIVERED: 6;
+  readonly NO_ROOM: 7;
+  readonly PASSED_ON: 8;
+  readonly DAMAGED: 9;
 };
 
 /** The ring's ends over memory that is mapped already. `doze` is true when one may sleep. */

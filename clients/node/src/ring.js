@@ -21,11 +21,14 @@ const PRODUCED = 0;
 const CONSUMED = 128;
 const PRODUCER_SLEEPS = 256;
 const CONSUMER_SLEEPS = 384;
+const SLOTS_AT = 512;
+const SLOTS = 256;
+const HANDED_OVER_AT = 2560;
 const [AWAKE, ON_FUTEX, ON_DOORBELL] = [0, 1, 2];
 
 const Direction = Object.freeze({ TO_PEER: 0, FROM_PEER: 1 });
 const RecordType = Object.freeze({
-  USER: 0, REQUEST: 1, RESPONSE: 2, PING: 3, PONG: 4, SHUTDOWN: 5,
+  USER: 0, REQUEST: 1, RESPONSE: 2, PING: 3, PONG: 4, SHUTDOWN: 5, CALL: 6, OVER: 7,
 });
 
 const strideOf = (length) => Math.ceil((HEAD + length) / ALIGNMENT) * ALIGNMENT;
@@ -87,7 +90,11 @@ class End {
 
   /** Store this side's index and wake the other side as it asked for, once. */
   show(index, bed) {
-    Atomics.store(this.indices, index / 8, BigInt(this.own));
+    this.showAs(index, bed, this.own);
+  }
+
+  showAs(index, bed, value) {
+    Atomics.store(this.indices, index / 8, BigInt(value));
     if (Atomics.load(this.beds, bed / 4) === AWAKE) return;
     const how = Atomics.exchange(this.beds, bed / 4, AWAKE);
     if (how === ON_FUTEX) native.wakeFutex(this.memory, this.control + bed);
@@ -160,8 +167,57 @@ class Producer extends End {
 
 /** The end that takes records out. */
 class Consumer extends End {
+  #released = 0; // the index that the producer was told
+  #adopts = false; // the next record's sequence is taken as it is
+
   /** Take a record out, its payload copied, then checked; undefined when there is none now. */
   receive() {
+    const record = this.take();
+    if (record) this.release(this.own);
+    return record;
+  }
+
+  /** Go on where the consumer before stopped. */
+  resume() {
+    const [consumed, produced] = [CONSUMED, PRODUCED].map((at) => Atomics.load(this.indices, at / 8));
+    const behind = produced - consumed;
+    if (consumed % 64n || produced % 64n || behind < 0n || behind > BigInt(this.size)) {
+      throw this.damaged('index', produced, consumed);
+    }
+    this.own = this.other = this.#released = Number(consumed);
+    Atomics.store(this.beds, CONSUMER_SLEEPS / 4, AWAKE);
+    this.#adopts = true;
+  }
+
+  /** Give the room of all records before an index back. */
+  release(index) {
+    this.#released = index;
+    this.showAs(CONSUMED, PRODUCER_SLEEPS, index);
+  }
+
+  /**
+   * Note a run as being at work here, for whoever looks after this process died; -1 when all slots
+   * are in use. Only this side writes them.
+   */
+  claim(run) {
+    const slots = this.indices.subarray(SLOTS_AT / 8, SLOTS_AT / 8 + SLOTS);
+    const slot = slots.indexOf(0n);
+    if (slot >= 0) Atomics.store(slots, slot, run);
+    return slot;
+  }
+
+  /** Empty a slot. */
+  free(slot) {
+    Atomics.store(this.indices, SLOTS_AT / 8 + slot, 0n);
+  }
+
+  /** Say that this consumer takes no more and has finished what it took. */
+  handOver(generation) {
+    Atomics.store(this.indices, HANDED_OVER_AT / 8, BigInt(generation));
+  }
+
+  /** `receive`, but the record's room stays the consumer's until `release`. */
+  take() {
     while (this.#isReady()) {
       const stride = this.#readHead();
       const [written, length, type] = this.head;
@@ -169,10 +225,7 @@ class Consumer extends End {
       const actual = this.checksum(payload);
       if (actual !== written) throw this.damaged('checksum', written, actual);
       this.step(stride);
-      if (length !== SKIP) {
-        this.show(CONSUMED, PRODUCER_SLEEPS);
-        return { type, payload };
-      }
+      if (length !== SKIP) return { type, payload, before: this.own - stride, after: this.own };
     }
     return undefined;
   }
@@ -187,7 +240,7 @@ class Consumer extends End {
     if (this.own !== this.other) return true;
     const read = Atomics.load(this.indices, PRODUCED / 8);
     const produced = Number(read);
-    if (produced < this.own || produced > this.own + this.size || produced % ALIGNMENT) {
+    if (produced < this.own || produced > this.#released + this.size || produced % ALIGNMENT) {
       throw this.damaged('index', this.other, read);
     }
     this.other = produced;
@@ -207,6 +260,8 @@ class Consumer extends End {
       throw this.damaged('length', this.largest, length);
     }
     if (stride > there) throw this.damaged('length', there, stride);
+    if (this.#adopts) this.sequence = sequence;
+    this.#adopts = false;
     if (sequence !== this.sequence) throw this.damaged('sequence', this.sequence, sequence);
     return stride;
   }
@@ -217,4 +272,4 @@ class Consumer extends End {
   }
 }
 
-module.exports = { Consumer, Direction, LEADING_PAGES, PAGE, Producer, RecordType };
+module.exports = { Consumer, Direction, LARGEST_RING, LEADING_PAGES, PAGE, Producer, RecordType, SLOTS };

@@ -1,18 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Answers calls that come through a function's channel in shared memory.
+//! Answers calls that come through a function's channel in shared memory, is a stage of pipelines, and
+//! calls other functions.
 //!
 //! ```no_run
 //! let error = aetherless::serve(|data| Ok(data.to_ascii_uppercase()));
 //! ```
 
+mod call;
 mod channel;
 mod crc;
+mod edge;
+mod line;
+mod request;
 mod ring;
 mod serve;
+mod session;
+mod side;
+mod stage;
 
+pub use call::{call, CallError, Reason};
 pub use channel::Channel;
+pub use request::Request;
 pub use ring::{record_type, Consumer, Corrupt, Direction, Producer};
-pub use serve::{serve, serve_requests, Failure, Request};
+pub use serve::{serve, serve_requests, Failure};
 
 /// What a ring, a channel or attaching refuses; its text begins with the contract's word.
 #[derive(Debug)]

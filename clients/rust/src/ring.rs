@@ -7,6 +7,7 @@
 use crate::crc::crc32;
 use crate::Error;
 use std::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 pub(crate) const PAGE: usize = 4096;
 pub(crate) const LEADING_PAGES: usize = 3; // the header and two control blocks
@@ -24,6 +25,9 @@ const CONSUMER_SLEEPS: usize = 384;
 const AWAKE: u32 = 0;
 const ON_FUTEX: u32 = 1;
 const ON_DOORBELL: u32 = 2;
+const SLOTS_AT: usize = 512;
+const HANDED_OVER_AT: usize = 2560;
+pub(crate) const SLOTS: usize = 256;
 
 /// The two rings of a region.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +44,8 @@ pub mod record_type {
     pub const PING: u32 = 3;
     pub const PONG: u32 = 4;
     pub const SHUTDOWN: u32 = 5;
+    pub const CALL: u32 = 6;
+    pub const OVER: u32 = 7;
 }
 
 /// What of the other side's writing can't be; the ring is of no more use.
@@ -142,8 +148,8 @@ impl End {
     }
 
     /// Store this side's index and wake the other side as it asked for, once.
-    fn show(&self, index: usize, bed: usize) {
-        self.index(index).store(self.own, Ordering::Release);
+    fn show(&self, index: usize, bed: usize, value: u64) {
+        self.index(index).store(value, Ordering::Release);
         fence(Ordering::SeqCst);
         if self.bed(bed).load(Ordering::Relaxed) == AWAKE {
             return;
@@ -162,9 +168,9 @@ impl End {
         }
     }
 
-    /// Say that this side sleeps on its doorbell. Look once more before sleeping.
-    fn lie_down(&self, bed: usize) {
-        self.bed(bed).store(ON_DOORBELL, Ordering::Relaxed);
+    /// Say how this side sleeps. Look once more before sleeping.
+    fn lie_down(&self, bed: usize, how: u32) {
+        self.bed(bed).store(how, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
@@ -215,15 +221,36 @@ impl Producer {
         }
         self.write(payload.len() as u32, kind, payload);
         self.0.own += stride(payload.len());
-        self.0.show(PRODUCED, CONSUMER_SLEEPS);
+        self.0.show(PRODUCED, CONSUMER_SLEEPS, self.0.own);
         Ok(())
     }
 
     /// Ask for the doorbell once there is room for a payload; `Full`: there is none, sleep.
     pub fn doze(&mut self, length: usize) -> Result<(), Error> {
-        self.0.lie_down(PRODUCER_SLEEPS);
+        self.0.lie_down(PRODUCER_SLEEPS, ON_DOORBELL);
         let result = self.room(length);
         self.0.looked(PRODUCER_SLEEPS, result)
+    }
+
+    /// Sleep on a futex until there may be room for a payload, at most so long: `Full`, there is none.
+    pub(crate) fn wait(&mut self, length: usize, limit: Duration) -> Result<(), Error> {
+        self.0.lie_down(PRODUCER_SLEEPS, ON_FUTEX);
+        let result = self.room(length);
+        let looked = self.0.looked(PRODUCER_SLEEPS, result);
+        if matches!(looked, Err(Error::Full)) {
+            let limit = libc::timespec {
+                tv_sec: limit.as_secs() as _,
+                tv_nsec: limit.subsec_nanos() as _,
+            };
+            let bed = self.0.bed(PRODUCER_SLEEPS);
+            // SAFETY: the word lies in the mapped region; the time lives while the call runs.
+            unsafe {
+                libc::syscall(libc::SYS_futex, bed, libc::FUTEX_WAIT, ON_FUTEX, &limit);
+            }
+            bed.store(AWAKE, Ordering::Relaxed);
+            return self.room(length);
+        }
+        looked
     }
 
     fn room(&mut self, length: usize) -> Result<(), Error> {
@@ -278,7 +305,11 @@ impl Producer {
 }
 
 /// The end that takes records out.
-pub struct Consumer(End);
+pub struct Consumer {
+    end: End,
+    released: u64, // the index that the producer was told
+    adopts: bool,  // the next record's sequence is taken as it is
+}
 
 impl Consumer {
     /// Return the consumer of a ring; `bell` is the producer's eventfd or pipe, or -1.
@@ -292,11 +323,72 @@ impl Consumer {
         ring_bytes: usize,
         bell: i32,
     ) -> Result<Consumer, Error> {
-        End::new(memory, bytes, direction, ring_bytes, bell).map(Consumer)
+        End::new(memory, bytes, direction, ring_bytes, bell).map(|end| Consumer {
+            end,
+            released: 0,
+            adopts: false,
+        })
     }
 
     /// Take a record out, its payload copied, then checked: `Empty` or `Corrupt`.
     pub fn receive(&mut self) -> Result<(u32, Vec<u8>), Error> {
+        let record = self.take()?;
+        self.release(self.end.own);
+        Ok(record)
+    }
+
+    /// Go on where the consumer before stopped: `Corrupt` when that can't be.
+    pub fn resume(&mut self) -> Result<(), Error> {
+        let consumed = self.end.index(CONSUMED).load(Ordering::Acquire);
+        let produced = self.end.index(PRODUCED).load(Ordering::Acquire);
+        let aligned = consumed % ALIGNMENT == 0 && produced % ALIGNMENT == 0;
+        if !aligned || consumed > produced || produced - consumed > self.end.size {
+            return Err(self.end.damaged("index", produced, consumed));
+        }
+        self.end.own = consumed;
+        self.end.other = consumed;
+        self.released = consumed;
+        self.end
+            .bed(CONSUMER_SLEEPS)
+            .store(AWAKE, Ordering::Relaxed);
+        self.adopts = true;
+        Ok(())
+    }
+
+    /// Give the room of all records before an index back.
+    pub fn release(&mut self, index: u64) {
+        self.released = index;
+        self.end.show(CONSUMED, PRODUCER_SLEEPS, index);
+    }
+
+    /// The index after the last record that was taken.
+    pub fn taken(&self) -> u64 {
+        self.end.own
+    }
+
+    /// Note a run as being at work here, for whoever looks after this process died; `None` when all
+    /// slots are in use. Only this side writes them.
+    pub(crate) fn claim(&mut self, run: u64) -> Option<usize> {
+        let slot = |slot: usize| self.end.index(SLOTS_AT + 8 * slot);
+        let free = (0..SLOTS).find(|&each| slot(each).load(Ordering::Relaxed) == 0)?;
+        slot(free).store(run, Ordering::Release);
+        Some(free)
+    }
+
+    /// Empty a slot.
+    pub(crate) fn free(&mut self, slot: usize) {
+        let word = self.end.index(SLOTS_AT + 8 * slot);
+        word.store(0, Ordering::Release);
+    }
+
+    /// Say that this consumer takes no more and has finished what it took.
+    pub(crate) fn hand_over(&mut self, generation: u64) {
+        let word = self.end.index(HANDED_OVER_AT);
+        word.store(generation, Ordering::Release);
+    }
+
+    /// `receive`, but the record's room stays the consumer's until `release`.
+    pub fn take(&mut self) -> Result<(u32, Vec<u8>), Error> {
         loop {
             self.ready()?;
             let words = self.read_head();
@@ -304,12 +396,11 @@ impl Consumer {
             let payload = self.copy(&words);
             let actual = checksum(&words, &payload);
             if actual != words[0] {
-                return Err(self.0.damaged("checksum", words[0].into(), actual.into()));
+                return Err(self.end.damaged("checksum", words[0].into(), actual.into()));
             }
-            self.0.own += step;
-            self.0.sequence = self.0.sequence.wrapping_add(1);
+            self.end.own += step;
+            self.end.sequence = self.end.sequence.wrapping_add(1);
             if words[1] != SKIP {
-                self.0.show(CONSUMED, PRODUCER_SLEEPS);
                 return Ok((words[2], payload));
             }
         }
@@ -317,24 +408,26 @@ impl Consumer {
 
     /// Ask for the doorbell at the next record; `Empty`: there is none, sleep.
     pub fn doze(&mut self) -> Result<(), Error> {
-        self.0.lie_down(CONSUMER_SLEEPS);
+        self.end.lie_down(CONSUMER_SLEEPS, ON_DOORBELL);
         let result = self.ready();
-        self.0.looked(CONSUMER_SLEEPS, result)
+        self.end.looked(CONSUMER_SLEEPS, result)
     }
 
     fn ready(&mut self) -> Result<(), Error> {
-        if let Some(damage) = self.0.damage {
+        if let Some(damage) = self.end.damage {
             return Err(Error::Corrupt(damage));
         }
-        if self.0.own != self.0.other {
+        if self.end.own != self.end.other {
             return Ok(());
         }
-        let produced = self.0.index(PRODUCED).load(Ordering::Acquire);
-        if produced.wrapping_sub(self.0.own) > self.0.size || produced % ALIGNMENT != 0 {
-            return Err(self.0.damaged("index", self.0.other, produced));
+        let produced = self.end.index(PRODUCED).load(Ordering::Acquire);
+        if produced.wrapping_sub(self.end.own) > self.end.size - (self.end.own - self.released)
+            || produced % ALIGNMENT != 0
+        {
+            return Err(self.end.damaged("index", self.end.other, produced));
         }
-        self.0.other = produced;
-        if self.0.own == produced {
+        self.end.other = produced;
+        if self.end.own == produced {
             Err(Error::Empty)
         } else {
             Ok(())
@@ -344,29 +437,32 @@ impl Consumer {
     /// Read the next record's words, each once.
     fn read_head(&self) -> [u32; 4] {
         // SAFETY: records begin at multiples of 64 within the data area.
-        let head = unsafe { &*self.0.data.add(self.0.place()).cast::<[AtomicU32; 4]>() };
+        let head = unsafe { &*self.end.data.add(self.end.place()).cast::<[AtomicU32; 4]>() };
         [0, 1, 2, 3].map(|word: usize| head[word].load(Ordering::Relaxed))
     }
 
     /// Return the bytes from this record to the next.
     fn check_head(&mut self, words: &[u32; 4]) -> Result<u64, Error> {
-        let (there, left) = (self.0.other - self.0.own, self.0.left());
-        let (length, largest) = (words[1] as usize, self.0.largest());
+        let (there, left) = (self.end.other - self.end.own, self.end.left());
+        let (length, largest) = (words[1] as usize, self.end.largest());
         let step = if words[1] == SKIP {
             left
         } else {
             stride(length)
         };
         if words[1] != SKIP && (length == 0 || length > largest || step > left) {
-            return Err(self.0.damaged("length", largest as u64, length as u64));
+            return Err(self.end.damaged("length", largest as u64, length as u64));
         }
         if step > there {
-            return Err(self.0.damaged("length", there, step));
+            return Err(self.end.damaged("length", there, step));
         }
-        if words[3] != self.0.sequence {
+        if std::mem::take(&mut self.adopts) {
+            self.end.sequence = words[3];
+        }
+        if words[3] != self.end.sequence {
             return Err(self
-                .0
-                .damaged("sequence", self.0.sequence.into(), words[3].into()));
+                .end
+                .damaged("sequence", self.end.sequence.into(), words[3].into()));
         }
         Ok(step)
     }
@@ -381,7 +477,7 @@ impl Consumer {
         // SAFETY: check_head has found that the payload ends before the data area does; the copy
         // is what is checked, whatever the other side writes meanwhile.
         unsafe {
-            let source = self.0.data.add(self.0.place() + HEAD);
+            let source = self.end.data.add(self.end.place() + HEAD);
             std::ptr::copy_nonoverlapping(source, payload.as_mut_ptr(), length);
             payload.set_len(length);
         }

@@ -1,33 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The serve loop: attach, answer each request once, attach anew when the service let go.
 
-use crate::channel::Channel;
-use crate::ring::record_type;
+use crate::call::Caller;
+use crate::line::lock;
+use crate::request::{status, Record, Request};
+use crate::session::{outcome, Place, Session, Want};
+use crate::stage::Stage;
 use crate::Error;
 use std::ffi::OsStr;
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::{scope, sleep, Scope};
+use std::time::Duration;
 
-const REQUEST_HEAD: usize = 24;
-const RESPONSE_HEAD: usize = 16;
 const RETRY: Duration = Duration::from_millis(1);
 const RETRY_ATTACHED: Duration = Duration::from_millis(50);
-
-/// One call of the function.
-#[derive(Debug)]
-pub struct Request<'a> {
-    /// Unique while the channel lives.
-    pub id: u64,
-    /// Nanoseconds since 1970; 0 for none.
-    pub deadline_ns: u64,
-    /// 1, or more when it was delivered before and not answered.
-    pub attempt: u32,
-    /// The W3C `traceparent`, or nothing.
-    pub trace: &'a [u8],
-    pub method: &'a str,
-    pub data: &'a [u8],
-}
 
 /// How a call ends other than with a result.
 #[derive(Debug)]
@@ -46,27 +32,83 @@ impl<E: std::error::Error> From<E> for Failure {
 
 /// Answer the calls of the channel that `AETHER_CHANNEL` names, whatever their method, one after
 /// another. Returns only what another try can't help, as [`serve_requests`].
-pub fn serve<F>(mut handler: F) -> Error
+pub fn serve<F>(handler: F) -> Error
 where
-    F: FnMut(&[u8]) -> Result<Vec<u8>, Failure>,
+    F: Fn(&[u8]) -> Result<Vec<u8>, Failure> + Sync,
 {
-    serve_requests(None, |request| handler(request.data))
+    serve_requests(None, 1, |request| handler(request.data))
 }
 
-/// Answer a channel's calls, attaching anew whenever the service let go.
+/// Answer a channel's calls, so many at once, and run the stages that the function is of pipelines,
+/// each in a thread of its own. Attaches anew whenever the service let go.
 ///
 /// Returns `NoChannel`, `Region`, `Refused` or an `Io` of the kernel's. A panic of the handler is
 /// the answer "failed".
-pub fn serve_requests<F>(path: Option<&OsStr>, mut handler: F) -> Error
+pub fn serve_requests<F>(path: Option<&OsStr>, threads: usize, handler: F) -> Error
 where
-    F: FnMut(&Request) -> Result<Vec<u8>, Failure>,
+    F: Fn(&Request) -> Result<Vec<u8>, Failure> + Sync,
+{
+    let (newest, handler) = (&Newest::default(), &handler);
+    scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(move || {
+                let mut last = 0;
+                while let Some(session) = newest.after(&mut last) {
+                    work(scope, &session, handler);
+                }
+            });
+        }
+        let error = attach_again(scope, path, newest, handler);
+        newest.set(None, true);
+        error
+    })
+}
+
+/// The newest attachment, for the threads that work for it.
+#[derive(Default)]
+struct Newest {
+    session: Mutex<(u64, Option<Weak<Session>>, bool)>, // its number; whether there is no other
+    changed: Condvar,
+}
+
+impl Newest {
+    fn set(&self, session: Option<Weak<Session>>, is_last: bool) {
+        let mut newest = lock(&self.session);
+        *newest = (newest.0 + 1, session, is_last);
+        self.changed.notify_all();
+    }
+
+    /// Wait for the one after one's last; `None` when there will be none.
+    fn after(&self, last: &mut u64) -> Option<Weak<Session>> {
+        let newest = lock(&self.session);
+        let old = |newest: &mut (u64, Option<Weak<Session>>, bool)| newest.0 == *last;
+        let waited = self.changed.wait_while(newest, old);
+        let newest = waited.unwrap_or_else(PoisonError::into_inner);
+        *last = newest.0;
+        newest.1.clone().filter(|_| !newest.2)
+    }
+}
+
+/// Attach, and hear the side socket, again and again; returns what another try can't help.
+fn attach_again<'scope, F>(
+    scope: &'scope Scope<'scope, '_>,
+    path: Option<&OsStr>,
+    newest: &Newest,
+    handler: &'scope F,
+) -> Error
+where
+    F: Fn(&Request) -> Result<Vec<u8>, Failure> + Sync,
 {
     loop {
-        match Channel::attach(path) {
-            Ok(channel) => {
-                if let Error::Corrupt(damage) = serve_attached(channel, &mut handler) {
-                    eprintln!("aetherless: attaching anew: {:?}", damage);
+        match Session::attach(path) {
+            Ok(session) => {
+                newest.set(Some(Arc::downgrade(&session)), false);
+                Caller::set_current(Some(Caller::of(&session)));
+                while session.hear(&start(scope, &session, handler)).is_ok() {
+                    session.await_word();
                 }
+                Caller::set_current(None);
+                session.close_stages();
             }
             Err(error) => match pause_after(&error) {
                 Some(pause) => sleep(pause),
@@ -74,6 +116,76 @@ where
             },
         }
     }
+}
+
+/// Return what runs a stage that has begun.
+fn start<'scope, F>(
+    scope: &'scope Scope<'scope, '_>,
+    session: &Arc<Session>,
+    handler: &'scope F,
+) -> Box<dyn Fn(Arc<Stage>) + 'scope>
+where
+    F: Fn(&Request) -> Result<Vec<u8>, Failure> + Sync,
+{
+    let session = Arc::downgrade(session);
+    Box::new(move |stage| {
+        let session = session.clone();
+        scope.spawn(move || stage.run(&session, handler));
+    })
+}
+
+/// Answer requests until the attachment ends.
+fn work<'scope, F>(scope: &'scope Scope<'scope, '_>, session: &Weak<Session>, handler: &'scope F)
+where
+    F: Fn(&Request) -> Result<Vec<u8>, Failure> + Sync,
+{
+    while let Some(attached) = session.upgrade() {
+        let got = match attached.attend(Want::Request, None) {
+            Ok(got) => got.request.unwrap_or_default(),
+            Err(error) => {
+                if let Error::Corrupt(damage) = error {
+                    eprintln!("aetherless: attaching anew: {:?}", damage);
+                }
+                attached.end();
+                return;
+            }
+        };
+        let result = answer(scope, attached, &got, handler);
+        if let Some(attached) = session.upgrade() {
+            attached.leave();
+            if matches!(result, Err(Error::Corrupt(_))) {
+                attached.end();
+            }
+        }
+    }
+}
+
+/// Answer one request. The attachment is let go of while the handler runs.
+fn answer<'scope, F>(
+    scope: &'scope Scope<'scope, '_>,
+    attached: Arc<Session>,
+    record: &Record,
+    handler: &'scope F,
+) -> Result<(), Error>
+where
+    F: Fn(&Request) -> Result<Vec<u8>, Failure> + Sync,
+{
+    let session = Arc::downgrade(&attached);
+    if record.method.contains('/') {
+        let stage = attached.stage_of(&record.method, &start(scope, &attached, handler))?;
+        return match stage {
+            None => attached.publish(record, status::NO_METHOD, b"", 0),
+            Some(stage) => {
+                drop(attached);
+                stage.execute(&session, record, &[], true, handler)
+            }
+        };
+    }
+    drop(attached);
+    let (place, caller) = (Place::default(), Caller::weak(session.clone()));
+    let (answered, data) = outcome(record, &record.method, &place, &caller, handler);
+    let attached = session.upgrade().ok_or(Error::PeerGone)?;
+    attached.publish(record, answered, &data, 0)
 }
 
 /// Say when attaching is worth another try; `None` when it never is.
@@ -91,102 +203,4 @@ fn pause_after(error: &Error) -> Option<Duration> {
         Error::Refused(reason) if reason == "CHANNEL_ATTACHED" => Some(RETRY_ATTACHED),
         _ => None,
     }
-}
-
-/// Answer until the service ends the attachment or asks to let go; return why it ended.
-fn serve_attached<F>(mut channel: Channel, handler: &mut F) -> Error
-where
-    F: FnMut(&Request) -> Result<Vec<u8>, Failure>,
-{
-    loop {
-        let result = match channel.receive(None) {
-            Ok((record_type::SHUTDOWN, _)) => Err(Error::PeerGone),
-            Ok((record_type::PING, payload)) => channel.publish(&payload, record_type::PONG, None),
-            Ok((record_type::REQUEST, payload)) => match parse(&payload) {
-                Some(request) => answer(&mut channel, &request, handler),
-                None => Ok(()),
-            },
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = result {
-            return error;
-        }
-    }
-}
-
-/// Read a request's record; `None` when it is malformed.
-fn parse(payload: &[u8]) -> Option<Request<'_>> {
-    if payload.len() < REQUEST_HEAD {
-        return None;
-    }
-    let number = |at: usize, bytes: usize| {
-        let parts = payload[at..at + bytes].iter().rev();
-        parts.fold(0u64, |value, &byte| value << 8 | u64::from(byte))
-    };
-    let method_at = REQUEST_HEAD + number(20, 2) as usize;
-    let data_at = method_at + number(22, 2) as usize;
-    Some(Request {
-        id: number(0, 8),
-        deadline_ns: number(8, 8),
-        attempt: number(16, 4) as u32,
-        data: payload.get(data_at..)?,
-        trace: &payload[REQUEST_HEAD..method_at],
-        method: std::str::from_utf8(&payload[method_at..data_at]).unwrap_or("\u{fffd}"),
-    })
-}
-
-/// Run the handler of one request and publish its answer, if anyone still waits for it.
-fn answer<F>(channel: &mut Channel, request: &Request, handler: &mut F) -> Result<(), Error>
-where
-    F: FnMut(&Request) -> Result<Vec<u8>, Failure>,
-{
-    let until = deadline(request);
-    let room = channel.largest() - RESPONSE_HEAD;
-    let (status, data) = match until {
-        Some(until) if until <= Instant::now() => (3, Vec::new()),
-        _ => outcome(request, handler, room),
-    };
-    let mut payload = Vec::with_capacity(RESPONSE_HEAD + data.len());
-    payload.extend_from_slice(&request.id.to_le_bytes());
-    payload.extend_from_slice(&u64::to_le_bytes(status));
-    payload.extend_from_slice(&data);
-    match channel.publish(&payload, record_type::RESPONSE, until) {
-        Err(Error::TimedOut) => Ok(()), // nobody waits for it any more
-        result => result,
-    }
-}
-
-/// Return the status and the data of an answer.
-fn outcome<F>(request: &Request, handler: &mut F, room: usize) -> (u64, Vec<u8>)
-where
-    F: FnMut(&Request) -> Result<Vec<u8>, Failure>,
-{
-    match catch_unwind(AssertUnwindSafe(|| handler(request))) {
-        Ok(Ok(data)) if data.len() <= room => (0, data),
-        Ok(Ok(data)) => (
-            1,
-            format!("a result of {} bytes does not fit", data.len()).into_bytes(),
-        ),
-        Ok(Err(Failure::Failed(mut message))) => {
-            while message.len() > room {
-                message.pop();
-            }
-            (1, message.into_bytes())
-        }
-        Ok(Err(Failure::NoMethod)) => (2, Vec::new()),
-        Err(_) => (1, b"panic".to_vec()),
-    }
-}
-
-/// Return the time until which a request is waited for; `None` for ever.
-fn deadline(request: &Request) -> Option<Instant> {
-    if request.deadline_ns == 0 {
-        return None;
-    }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let left = Duration::from_nanos(request.deadline_ns).saturating_sub(now);
-    Some(Instant::now() + left)
 }

@@ -26,7 +26,27 @@ const handlers = {
     throw new Error('told to fail');
   },
   describe: (_, { attempt, trace }) => `${attempt} ${trace}`,
+  parts: (data, { attempt, parts = [data] }) =>
+    Buffer.concat([Buffer.from(`${attempt} `), ...parts.flatMap(after('|')).slice(1)]),
+  grow: (data) => Buffer.alloc(Number(data)),
+  hang: () => new Promise((resolve) => setTimeout(resolve, LIMIT_MS, '')),
+  relay,
 };
+
+/** Return a function that puts a word before bytes. */
+function after(word) {
+  return (bytes) => [Buffer.from(word), bytes];
+}
+
+/** Call the function that the first word names with the rest; return what that brings. */
+async function relay(data, request) {
+  const at = data.indexOf(' ');
+  try {
+    return await request.call(data.toString('utf8', 0, at), data.subarray(at + 1));
+  } catch (error) {
+    return `${error.code} ${error.detail}`;
+  }
+}
 
 function refusal(error) {
   if (error.code === 'RING_CORRUPT') {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	aetherless "aetherless.example/client"
 )
@@ -41,7 +42,39 @@ func handle(request *aetherless.Request) ([]byte, error) {
 	case "describe":
 		return []byte(fmt.Sprint(request.Attempt, " ", request.Trace)), nil
 	}
+	return handleMore(request)
+}
+
+func handleMore(request *aetherless.Request) ([]byte, error) {
+	switch request.Method {
+	case "parts":
+		parts := request.Parts
+		if len(parts) == 0 {
+			parts = [][]byte{request.Data}
+		}
+		head := []byte(fmt.Sprint(request.Attempt, " "))
+		return append(head, bytes.Join(parts, []byte("|"))...), nil
+	case "grow":
+		length, err := strconv.Atoi(string(request.Data))
+		return make([]byte, length), err
+	case "hang":
+		time.Sleep(limitMs * time.Millisecond)
+		return nil, nil
+	case "relay":
+		return relay(request), nil
+	}
 	return nil, aetherless.ErrNoMethod
+}
+
+// relay calls the function that the first word names with the rest; returns what that brings.
+func relay(request *aetherless.Request) []byte {
+	words := bytes.SplitN(request.Data, []byte(" "), 2)
+	result, err := request.Call(string(words[0]), words[1])
+	var refused *aetherless.CallError
+	if errors.As(err, &refused) {
+		return []byte(fmt.Sprint(refused.Reason, " ", refused.Message))
+	}
+	return result
 }
 
 func refusal(err error) string {

@@ -22,7 +22,34 @@ fn handle(request: &Request) -> Result<Vec<u8>, Failure> {
         "" | "echo" => Ok(request.data.to_vec()),
         "fail" => Err(Failure::Failed("told to fail".to_owned())),
         "describe" => Ok([request.attempt.to_string().as_bytes(), b" ", request.trace].concat()),
+        "parts" => Ok(parts(request)),
+        "grow" => Ok(vec![0; std::str::from_utf8(request.data)?.parse()?]),
+        "hang" => {
+            std::thread::sleep(std::time::Duration::from_millis(LIMIT_MS as u64));
+            Ok(Vec::new())
+        }
+        "relay" => Ok(relay(request)),
         _ => Err(Failure::NoMethod),
+    }
+}
+
+/// Return what came from each input, and the attempt.
+fn parts(request: &Request) -> Vec<u8> {
+    let joined = match request.parts {
+        [] => request.data.to_vec(),
+        parts => parts.join(&b'|'),
+    };
+    [request.attempt.to_string().as_bytes(), b" ", &joined].concat()
+}
+
+/// Call the function that the first word names with the rest; return what that brings.
+fn relay(request: &Request) -> Vec<u8> {
+    let at = request.data.iter().position(|&byte| byte == b' ');
+    let (function, rest) = request.data.split_at(at.expect("two words"));
+    let function = std::str::from_utf8(function).expect("a name");
+    match request.call(function, &rest[1..]) {
+        Ok(result) => result,
+        Err(error) => format!("{} {}", error.reason.as_str(), error.message).into_bytes(),
     }
 }
 
@@ -119,7 +146,7 @@ fn consume(mut consumer: Consumer, wake: i32, count: usize) -> Result<(), Error>
 fn main() -> Result<(), Error> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words[0] == "serve" {
-        return Err(aetherless::serve_requests(None, handle));
+        return Err(aetherless::serve_requests(None, 1, handle));
     }
     let given: Vec<i32> = words[1..]
         .iter()
