@@ -66,7 +66,7 @@ bool timer_fired(struct source *timer);
 #define MAX_BINDS 96
 #define MAX_TREES 16
 #define MAX_LOWERS 4
-#define MAX_JOINS 4
+#define MAX_JOINS 4 /* v2, and those of v1: memory, pids, cpu */
 #define MAX_HELD 1024
 struct bind {
 	int fd;

@@ -13,7 +13,7 @@ import pytest
 
 from aetherless_common.cgroups import cgroup_v1_mount, cgroup_v2_mount
 from aetherless_snapshotter import cgroup
-from aetherless_snapshotter.cgroup import TREE, InstanceGroup
+from aetherless_snapshotter.cgroup import INIT, TREE, InstanceGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def group(parent: str) -> InstanceGroup:
 
 def places(name: str) -> list[Path]:
     """Return where a group exists."""
-    mounts = (cgroup_v2_mount(), cgroup_v1_mount("memory"), cgroup_v1_mount("pids"))
+    mounts = (cgroup_v2_mount(), *map(cgroup_v1_mount, ("memory", "pids", "cpu")))
     return [mount / name for mount in mounts if mount and (mount / name).exists()]
 
 
@@ -69,6 +69,18 @@ def test_limits_are_on_the_tree(group: InstanceGroup, parent: str) -> None:
     tree = (memory or cgroup_v2_mount()) / parent / "one" / TREE
     assert int((tree / name).read_text()) == MEMORY
     assert int((pids / parent / "one" / TREE / "pids.max").read_text()) == PIDS
+
+
+def test_the_processor_is_shared_by_groups(group: InstanceGroup, parent: str) -> None:
+    """All instances, each of them, and init and tree within it are groups of the default weight."""
+    v1 = cgroup_v1_mount("cpu")
+    mount, name, weight = (v1, "cpu.shares", 1024) if v1 else (cgroup_v2_mount(), "cpu.weight", 100)
+    for path in (parent, f"{parent}/one", f"{parent}/one/{INIT}", f"{parent}/one/{TREE}"):
+        assert int((mount / path / name).read_text()) == weight
+    with group.open() as opened, sleeper(opened.tree_joins) as process:
+        members = (mount / parent / "one" / TREE / "cgroup.procs").read_text()
+        assert members == f"{process.pid}\n"
+        group.kill()
 
 
 def test_kill_and_remove(group: InstanceGroup, parent: str) -> None:

@@ -55,8 +55,22 @@ def test_a_tree_and_its_memory(parent: subprocess.Popen[bytes]) -> None:
     assert both.shared > 0
 
 
-def test_what_is_gone_has_no_memory() -> None:
+def test_memory_of_many(parent: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's counters say what the page tables do, but for what a processor still keeps."""
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    exact = processes.memory(parent.pid)
+    monkeypatch.setattr(processes, "FEW", 1)
+    counted = processes.memory(parent.pid)
+    kept = 2 * max(32, 2 * (os.cpu_count() or 1)) * (os.cpu_count() or 1) * 4096 * 2
+    assert abs(counted.unique - exact.unique) <= kept
+    assert counted.shared > 0
+
+
+@pytest.mark.parametrize("few", [0, 64])
+def test_what_is_gone_has_no_memory(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     """A process may end while it is looked at."""
+    monkeypatch.setattr(processes, "FEW", few)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait(timeout=30)
     assert processes.memory(process.pid) == processes.Memory(0, 0)
@@ -134,6 +148,30 @@ def test_without_the_basics_there_is_no_trial(tmp_path: Path) -> None:
     assert "checkpoint-restore" not in [check.name for check in checks]
     (criu,) = [check for check in checks if check.name == "criu"]
     assert (criu.ok, criu.reason) == (False, "CRIU_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("v2", "v1", "message", "remedy"),
+    [
+        ("memory pids cpu", "", "v2 at ", ""),
+        ("", "memory pids cpu", "limits by v1", ""),
+        ("memory pids", "cpu,cpuacct", "v2 at ", ""),
+        ("memory pids", "", "no cpu controller", "CONFIG_FAIR_GROUP_SCHED"),
+        ("cpu", "pids", "no memory controller", "cgroup_enable=memory"),
+        ("", "", "no memory and pids and cpu controller", "CONFIG_CGROUP_PIDS"),
+    ],
+)
+def test_controllers(tmp_path: Path, v2: str, v1: str, message: str, remedy: str) -> None:
+    """Each of them has to be in one of the hierarchies; what is missing is named."""
+    (tmp_path / "cgroup.controllers").write_text(v2 + "\n")
+    mounts = tmp_path / "mounts"
+    lines = [f"cgroup2 {tmp_path} cgroup2 rw 0 0"]
+    lines += [f"cgroup /v1/{name} cgroup rw,{name} 0 0" for name in v1.split()]
+    mounts.write_text("\n".join(lines) + "\n")
+    finding = hostcheck.check_cgroup(mounts)
+    assert message in finding.message
+    assert remedy in finding.remedy
+    assert bool(finding.reason) == bool(remedy)
 
 
 @pytest.mark.root

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.root
 
 def groups(place: SandboxWorld, name: str = "") -> list[Path]:
     """Return where the control groups of an instance, or of the orchestrator, exist."""
-    mounts = (cgroup_v2_mount(), cgroup_v1_mount("memory"), cgroup_v1_mount("pids"))
+    mounts = (cgroup_v2_mount(), *map(cgroup_v1_mount, ("memory", "pids", "cpu")))
     parent = place.place.settings.cgroup_name
     return [mount / parent / name for mount in mounts if mount and (mount / parent / name).exists()]
 

@@ -12,6 +12,7 @@ from aetherless_snapshotter import criu, netns, processes
 from aetherless_snapshotter.sandbox_errors import SandboxError, WrongStateError
 from aetherless_snapshotter.sandbox_events import SandboxState, WakeFailure
 from aetherless_snapshotter.seal import sealed
+from framework.processes import wait_until
 from framework.sandbox_world import SNAPSHOT, SandboxWorld, sandbox_world
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def test_a_trial_has_its_order(clone: Sandbox) -> None:
     assert wake.ok
     assert (wake.sequence, clone.status().root_pid) == (0, wake.root_pid)
     pid = processes.host_pid(clone.init_pid, wake.root_pid)
-    state = (processes.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
-    assert state == "T"
+    stat = processes.PROC / str(pid) / "stat"
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it is stopped")
     with pytest.raises(WrongStateError):
         clone.restore(timeout=5)
     clone.kill_tree()

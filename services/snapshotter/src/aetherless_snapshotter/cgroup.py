@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """An instance's control groups: ``aether-<id>/<instance>/{init,tree}`` on every hierarchy used.
 
-The limits are on ``tree``. Where memory and pids are v1 hierarchies, the groups are made there as
-well; ``cgroup.kill`` is always v2's. Groups are killed as a whole, never process by process.
+The limits are on ``tree``. Where memory, pids and cpu are v1 hierarchies, the groups are made there
+as well; ``cgroup.kill`` is always v2's. Groups are killed as a whole, never process by process.
+
+The processor has no limit but weights: where it is short, all functions together count as much as
+one other group (or, in v1's root, as one process), each instance as much as another, and an init as
+much as its whole tree.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 INIT = "init"
 TREE = "tree"
-_CONTROLLERS = ("memory", "pids")
+_CONTROLLERS = ("memory", "pids", "cpu")
 _EMPTY_SECONDS = 10.0
 _POLL_SECONDS = 0.002
 
@@ -87,7 +91,7 @@ class InstanceGroup:
         return self._v2 / self._parent / self._instance
 
     def make(self, memory_limit: int, pids_limit: int) -> None:
-        """Make the groups and set the tree's limits (bytes, and processes with threads).
+        """Make the groups, weigh them, set the tree's limits (bytes; processes with threads).
 
         Raises:
             OSError: a group can't be made, or a limit not set.
@@ -97,6 +101,7 @@ class InstanceGroup:
                 (mount / self._parent / self._instance / leaf).mkdir(parents=True, exist_ok=True)
         self._limit_memory(memory_limit)
         self._limit_pids(pids_limit)
+        self._weigh()
 
     def open(self) -> GroupDescriptors:
         """Open what the init is handed."""
@@ -171,6 +176,11 @@ class InstanceGroup:
         if "pids" not in self._v1:
             self._enable("pids")
         (self._tree("pids") / "pids.max").write_text(str(limit))
+
+    def _weigh(self) -> None:
+        """Have the kernel share the processor by groups; a new group has its default weight."""
+        if "cpu" not in self._v1:
+            self._enable("cpu")
 
     def _enable(self, controller: str) -> None:
         """Hand a v2 controller down to the tree."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 
 from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
-from aetherless_common.cgroups import cgroup_v1_mount, cgroup_v2_mount
+from aetherless_common.cgroups import MOUNTS, cgroup_v1_mount, cgroup_v2_mount
 from aetherless_common.errors import AetherlessError
 from aetherless_common.settings import write_atomically
 from aetherless_snapshotter import criu, files
@@ -37,6 +37,12 @@ CAPABILITIES = {
     "CAP_SYS_PTRACE": 19,
     "CAP_SYS_ADMIN": 21,
     "CAP_MKNOD": 27,
+}
+#: What trees need of control groups, and how a kernel comes to have it.
+CONTROLLERS = {
+    "memory": "boot with cgroup_enable=memory",
+    "pids": "boot a kernel with CONFIG_CGROUP_PIDS",
+    "cpu": "boot a kernel with CONFIG_FAIR_GROUP_SCHED",
 }
 
 
@@ -160,22 +166,23 @@ def check_user_namespaces(
     return Finding("user namespaces are turned off", remedy, _MISSING)
 
 
-def check_cgroup() -> Finding:
-    """Trees are ended by cgroup.kill (v2) and limited by memory and pids (v1 or v2)."""
+def check_cgroup(mounts: Path = MOUNTS) -> Finding:
+    """Trees are ended by cgroup.kill (v2), limited by memory and pids, and weighed by cpu."""
     try:
-        mount = cgroup_v2_mount()
+        mount = cgroup_v2_mount(mounts)
     except AetherlessError as error:
         return Finding(error.message, error.remedy, error.reason)
     controllers = (mount / "cgroup.controllers").read_text().split()
     missing = [
         name
-        for name in ("memory", "pids")
-        if name not in controllers and cgroup_v1_mount(name) is None
+        for name in CONTROLLERS
+        if name not in controllers and cgroup_v1_mount(name, mounts) is None
     ]
     if not missing:
         return Finding(f"v2 at {mount}" + ("" if "memory" in controllers else ", limits by v1"))
     names = " and ".join(missing)
-    return Finding(f"no {names} controller", "boot with cgroup_enable=memory", _MISSING)
+    remedy = "; ".join(CONTROLLERS[name] for name in missing)
+    return Finding(f"no {names} controller", remedy, _MISSING)
 
 
 def check_overlay(filesystems: Path = Path("/proc/filesystems")) -> Finding:
