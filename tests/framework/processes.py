@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -147,5 +148,7 @@ def in_group(path: Path) -> list[Process]:
         if "cgroup.procs" not in names:
             continue
         numbers = (read(Path(folder, "cgroup.procs")) or "").split()
-        found += [Process.of(int(text)) for text in numbers if stat_fields(int(text))]
+        for text in numbers:
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                found.append(Process.of(int(text)))
     return found

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ID = "steady"
 BAD = "bad"
 LIMIT_MS = 400
-FAILED_PRECONDITION = 6
+INVALID, FAILED_PRECONDITION = 3, 6
 REFUSED = {"ECONNRESET", "ECONNREFUSED"}
 
 
@@ -72,6 +72,49 @@ def test_a_taken_port_is_refused(mesh: Orchestrator, port: int) -> None:
     assert call(function.port).ok
     mesh.must("delete", BAD)
     wait_until(lambda: call(function.port).error == "ECONNREFUSED", "the port is free again")
+
+
+def test_two_functions_with_one_port(mesh: Orchestrator, port: int) -> None:
+    """In one file the second one's line is told; of a port that is served, whose it is."""
+    twin = Function("twin", handler("plain"), port=port)
+    exit_status, error = deploy(mesh, twin)
+    assert (exit_status, error["reason"]) == (FAILED_PRECONDITION, "PORT_IN_USE")
+    metadata: Any = error["metadata"]
+    assert (metadata["port"], metadata["function"]) == (str(port), ID)
+    file = mesh.home / "twins.yaml"
+    pair = [mesh.functions[0].entry(), twin.entry()]
+    file.write_text(json.dumps({"functions": pair}, indent=1))
+    done = mesh.ctl("-o", "json", "deploy", str(file))
+    assert (done.status, json.loads(done.err)["error"]["reason"]) == (INVALID, "CONFIG_INVALID")
+    assert f"{port} is also trigger_port of" in done.err
+    assert {each.workload.function_id for each in mesh.contracts.instances()} == {ID}
+    assert call(port).ok
+
+
+MALFORMED = {
+    "no-yaml": "functions: [",
+    "no-mapping": "- a\n",
+    "nothing": "",
+    "another-encoding": "functions: [{id: \xe9}]",
+    "a-tag": "functions: !!python/object/apply:os.system [true]\n",
+    "an-unknown-key": "surprise: 1\nfunctions: []\n",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_file(mesh: Orchestrator, port: int, name: str) -> None:
+    """It is refused by type, with its place, and what serves goes on serving as it was."""
+    file = mesh.home / "malformed.yaml"
+    file.write_bytes(MALFORMED[name].encode("latin-1"))
+    revision = mesh.contracts.function(ID).revision
+    for command in ("deploy", "validate"):
+        done = mesh.ctl("-o", "json", command, str(file))
+        assert done.status == INVALID, (command, done)
+        error = json.loads(done.err)["error"]
+        assert (error["reason"], error["metadata"]["path"]) == ("CONFIG_INVALID", str(file))
+        assert error["remedy"]
+    assert mesh.contracts.function(ID).revision == revision
+    assert call(port).ok
 
 
 def test_the_port_is_reserved(mesh: Orchestrator, port: int) -> None:

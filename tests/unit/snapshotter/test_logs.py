@@ -11,7 +11,9 @@ import pytest
 
 from aetherless_common.errors import NotFound
 from aetherless_snapshotter.idranges import IdRange
+from aetherless_snapshotter.log_rotation import rotate
 from aetherless_snapshotter.logs import Logs
+from framework.processes import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,15 +84,43 @@ def test_follow_sees_later_lines_and_a_truncation(tmp_path: Path) -> None:
 
 def test_rotation_keeps_the_file_and_one_older_generation(tmp_path: Path) -> None:
     """The inode stays, because an appending process and a snapshot know it."""
-    logs = Logs(tmp_path, max_bytes=10)
-    path = logs.path("f")
-    path.write_bytes(b"0123456789abc")
+    path = Logs(tmp_path).path("f")
+    path.write_bytes(b"x" * 4096 + b"0123456789")
     inode = path.stat().st_ino
-    assert logs.rotate() == 1
+    assert rotate(path, 10)
     assert path.stat().st_ino == inode
     assert path.stat().st_size == 0
-    assert (tmp_path / "f.log.1").read_bytes() == b"0123456789abc"
-    assert logs.rotate() == 0
+    assert (tmp_path / "f.log.1").read_bytes() == b"0123456789"
+    assert not rotate(path, 10)
+    assert not rotate(tmp_path / "gone.log", 10)
+
+
+def test_holes_are_not_counted(tmp_path: Path) -> None:
+    """A program that does not append leaves one where its log was cut."""
+    path = tmp_path / "f.log"
+    path.write_bytes(b"")
+    os.truncate(path, 1 << 30)
+    assert not rotate(path, 4096)
+
+
+def test_a_flood_is_bounded(tmp_path: Path) -> None:
+    """However fast a log is written, it is cut, from the start of the watch to its end."""
+    cap = 1 << 20
+    path = Logs(tmp_path).path("f")
+    path.write_bytes(b"x" * 2 * cap)
+    rotation = Logs(tmp_path, cap).watch()
+    thread = threading.Thread(target=rotation.run)
+    thread.start()
+    highest = 0
+    with path.open("ab", buffering=0) as file:
+        for _ in range(200):
+            file.write(b"y" * cap)
+            highest = max(highest, path.stat().st_size)
+    wait_until(lambda: path.stat().st_size <= cap, "it is cut", 10)
+    rotation.stop()
+    thread.join(10)
+    assert highest < 150 * cap
+    assert (tmp_path / "f.log.1").stat().st_size == cap
 
 
 def test_since_returns_what_came_after(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import grpc
 
     from aetherless_common.settings import Settings
+    from aetherless_snapshotter.log_rotation import Rotation
 
 
 class Snapshotter:
@@ -42,7 +43,7 @@ class Snapshotter:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stop = threading.Event()
+        self._rotation: Rotation | None = None
         self._instances: Instances | None = None
         self._servicer: SnapshotterServicer | None = None
 
@@ -65,9 +66,8 @@ class Snapshotter:
         self._servicer = SnapshotterServicer(
             instances, builder.store, builder.roots, builder.logs, checks
         )
-        threading.Thread(
-            target=builder.logs.rotate_until, args=(self._stop,), name="logs", daemon=True
-        ).start()
+        self._rotation = builder.logs.watch()
+        threading.Thread(target=self._rotation.run, name="logs", daemon=True).start()
 
     def register(self, server: grpc.Server) -> None:
         """Add the servicer."""
@@ -76,7 +76,8 @@ class Snapshotter:
 
     def stop(self) -> None:
         """End the watches and let go of the sandboxes; they live on."""
-        self._stop.set()
+        if self._rotation is not None:
+            self._rotation.stop()
         if self._instances is not None:
             self._instances.close()
 

@@ -267,6 +267,15 @@ def kernel_feature_missing(feature: str, message: str, remedy: str) -> FailedPre
     )
 
 
+def no_holes(folder: Path) -> FailedPrecondition:
+    """Return the error for a folder of snapshots whose file system can't punch holes."""
+    return kernel_feature_missing(
+        "hole punching",
+        f"the file system of {folder} can't punch holes into files (fallocate(2))",
+        "choose a folder of a tmpfs, ext4, xfs or btrfs (orchestrator.snapshot_dir)",
+    )
+
+
 def sandbox_failed(instance: str, cause: str) -> FailedPrecondition:
     """Return the error for a sandbox that could not be made, or does not do what it should."""
     return FailedPrecondition(

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import struct
+import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,22 @@ def punch(descriptor: int, start: int, length: int) -> None:
     if _libc.fallocate64(ctypes.c_int(descriptor), mode, *span) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def punches_holes(folder: Path) -> bool:
+    """Tell whether the file system of a folder can give back parts of files.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            punch(file.fileno(), 0, 1 << 12)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV):
+                raise
+            return False
+    return True
 
 
 def copy_tree(source: int, target: int, owner: Callable[[os.stat_result], tuple[int, int]]) -> int:

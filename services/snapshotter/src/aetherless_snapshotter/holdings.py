@@ -2,7 +2,8 @@
 """What the processes of a tree hold, as the host's /proc shows it. Only reads; judges nothing.
 
 A handler is not trusted: nothing is opened through its descriptors or its root, they are only
-looked at (readlink, stat, getxattr), and how much is looked at is bounded.
+looked at (readlink, stat, getxattr), and how much is read is bounded: no list is taken whole before
+it is counted.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import ctypes
 import errno
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aetherless_snapshotter import processes
 from aetherless_snapshotter.netns import TcpSocket, TcpTable
@@ -21,12 +23,16 @@ from aetherless_snapshotter.unixdiag import UnixSocket, unix_sockets
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Descriptors and mappings looked at in all; far above what any server holds.
+#: Descriptors, mappings, sockets, and lines of long descriptions, looked at in all; far above what
+#: any server holds.
 LIMIT = 50_000
+#: Lines of a descriptor's description that are not counted: those that each has, and a few more.
+_USUAL_LINES = 16
 _ANONYMOUS_INODE = "anon_inode:"
 _SYS_OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10
 _libc = ctypes.CDLL(None, use_errno=True)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,11 +135,13 @@ def read(root_pid: int, netns: Path) -> Holdings:
     budget = _Budget(LIMIT)
     found = [_process(pid, budget) for pid in processes.tree(root_pid)]
     members = tuple(each for each in found if each is not None)
-    unix = tuple(unix_sockets(netns))
+    unix = tuple(budget.take(unix_sockets(netns)))
+    with TcpTable(netns) as table:
+        tcp = tuple(budget.take(table.each()))
     names = {each.name for each in unix if each.name.startswith("/")}
     return Holdings(
         processes=members,
-        tcp=tcp_sockets(netns),
+        tcp=tcp,
         unix=unix,
         gone=frozenset(_missing(root_pid, names)),
         complete=budget.left > 0,
@@ -146,11 +154,13 @@ class _Budget:
 
     left: int
 
-    def take(self, names: list[str]) -> list[str]:
-        """Return as many of the names as may be looked at."""
-        taken = names[: self.left]
-        self.left -= len(taken)
-        return taken
+    def take(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield as many of the items as may be looked at; the others are not asked for."""
+        for item in items:
+            if self.left <= 0:
+                return
+            self.left -= 1
+            yield item
 
 
 def _process(pid: int, budget: _Budget) -> Process | None:
@@ -191,18 +201,19 @@ def _mounts(text: str) -> Iterator[tuple[int, Mount]]:
 
 def _descriptors(pid: int, mounts: dict[int, Mount], budget: _Budget) -> Iterator[Descriptor]:
     """Yield the descriptors of a process; one that is closed meanwhile is left out."""
-    for name in budget.take(sorted(each.name for each in Path(f"/proc/{pid}/fd").iterdir())):
-        try:
-            yield _descriptor(pid, name, mounts)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    with os.scandir(f"/proc/{pid}/fd") as entries:
+        for entry in budget.take(entries):
+            try:
+                yield _descriptor(pid, entry.name, mounts, budget)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
 
 
-def _descriptor(pid: int, name: str, mounts: dict[int, Mount]) -> Descriptor:
+def _descriptor(pid: int, name: str, mounts: dict[int, Mount], budget: _Budget) -> Descriptor:
     """Return one descriptor."""
     path = Path(f"/proc/{pid}/fd/{name}")
     link, status = _link(path), path.stat()
-    info = _text(pid, f"fdinfo/{name}").splitlines()
+    info = _info(pid, name, budget)
     ids = [int(line.split()[1]) for line in info if line.startswith("mnt_id:")]
     return Descriptor(
         number=int(name),
@@ -219,6 +230,13 @@ def _descriptor(pid: int, name: str, mounts: dict[int, Mount]) -> Descriptor:
     )
 
 
+def _info(pid: int, name: str, budget: _Budget) -> list[str]:
+    """Return the lines of a descriptor's fdinfo; an epoll or inotify has one for each target."""
+    with Path(f"/proc/{pid}/fdinfo/{name}").open(errors="replace") as lines:
+        usual = list(islice(lines, _USUAL_LINES))
+        return [line.rstrip("\n") for line in (*usual, *budget.take(lines))]
+
+
 def _protocol(path: Path) -> str:
     """Return a socket's protocol by its name in the kernel (an attribute that lsof reads too)."""
     try:
@@ -230,14 +248,15 @@ def _protocol(path: Path) -> str:
 def _mappings(pid: int, budget: _Budget) -> Iterator[Mapping]:
     """Yield the files that a process has mapped, each once."""
     seen: set[tuple[str, str]] = set()
-    for line in budget.take(_text(pid, "maps").splitlines()):
-        fields = line.split(maxsplit=5)
-        if fields[4] == "0" or len(fields) < 6:  # noqa: PLR2004 - no inode, or no name
-            continue
-        if (fields[5], fields[4]) not in seen:
-            seen.add((fields[5], fields[4]))
-            links = _links(pid, fields[0]) if fields[5].endswith(" (deleted)") else 1
-            yield Mapping(fields[5], fields[1][3] == "s", links)
+    with Path(f"/proc/{pid}/maps").open(errors="replace") as lines:
+        for line in budget.take(lines):
+            fields = line.rstrip("\n").split(maxsplit=5)
+            if fields[4] == "0" or len(fields) < 6:  # noqa: PLR2004 - no inode, or no name
+                continue
+            if (fields[5], fields[4]) not in seen:
+                seen.add((fields[5], fields[4]))
+                links = _links(pid, fields[0]) if fields[5].endswith(" (deleted)") else 1
+                yield Mapping(fields[5], fields[1][3] == "s", links)
 
 
 def _links(pid: int, addresses: str) -> int:

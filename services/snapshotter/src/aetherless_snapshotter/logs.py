@@ -2,20 +2,19 @@
 """What functions write to their standard output and error: one capped file per function.
 
 Golden and clones append to the same file, which a sandbox sees as a bind. CRIU records the path
-and the offset of an open file, so a log is never renamed: rotation copies it and truncates it.
+and the offset of an open file, so a log is never renamed (see ``log_rotation``).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING
 
 from aetherless_snapshotter import errors
+from aetherless_snapshotter.log_rotation import Rotation
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 MAX_LOG_BYTES = 16 << 20
 _SANDBOX_UID = 1000
 _POLL_SECONDS = 0.1
-_ROTATE_SECONDS = 2.0
 _BLOCK = 64 << 10
 
 
@@ -111,22 +109,10 @@ class Logs:
                 position = size
                 time.sleep(_POLL_SECONDS)
 
-    def rotate(self) -> int:
-        """Copy and truncate every log above the cap; returns how many were rotated."""
-        rotated = 0
-        if not self._folder.is_dir():
-            return 0
-        for path in self._folder.glob("*.log"):
-            if path.stat().st_size > self._max_bytes:
-                shutil.copyfile(path, path.with_suffix(".log.1"), follow_symlinks=False)
-                os.truncate(path, 0)
-                rotated += 1
-        return rotated
-
-    def rotate_until(self, stop: threading.Event) -> None:
-        """Look after the sizes of all logs until ``stop`` is set."""
-        while not stop.wait(_ROTATE_SECONDS):
-            self.rotate()
+    def watch(self) -> Rotation:
+        """Return what keeps the logs below their cap; not running yet."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Rotation(self._folder, self._max_bytes)
 
 
 def _line_start(descriptor: int, size: int, lines: int) -> int:

@@ -151,7 +151,12 @@ class TcpTable:
 
     def all(self) -> list[TcpSocket]:
         """Return all sockets that have a port."""
-        return [found for f in (socket.AF_INET, socket.AF_INET6) for found in self._dump(f)]
+        return list(self.each())
+
+    def each(self) -> Iterator[TcpSocket]:
+        """Yield them as the kernel tells of them; a table that is left in between is used up."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            yield from self._dump(family)
 
     def on_port(self, port: int) -> list[TcpSocket]:
         """Return the sockets whose local port is ``port``."""

@@ -65,12 +65,15 @@ class SnapshotStore:
             files.remove_tree(leftover)
 
     def require(self, needed: int) -> None:
-        """See that there is room for so many bytes.
+        """See that there is room for so many bytes, and that the file system can hold snapshots.
 
         Raises:
             ResourceExhausted: STORAGE_FULL.
+            FailedPrecondition: KERNEL_FEATURE_MISSING, it can't punch holes into files.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not files.punches_holes(self._folder):
+            raise errors.no_holes(self._folder)
         if files.free_bytes(self._folder) < needed:
             raise self.full(needed)
 

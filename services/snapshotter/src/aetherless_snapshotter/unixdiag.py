@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from aetherless_snapshotter import netns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _ALL_STATES = 0xFFFFFFFF
@@ -42,8 +43,8 @@ class UnixSocket:
     pending: tuple[int, ...]
 
 
-def unix_sockets(namespace: Path) -> list[UnixSocket]:
-    """Return the Unix sockets of the network namespace at ``namespace``.
+def unix_sockets(namespace: Path) -> Iterator[UnixSocket]:
+    """Yield the Unix sockets of the network namespace at ``namespace``.
 
     Raises:
         OSError: the namespace can't be entered.
@@ -51,7 +52,7 @@ def unix_sockets(namespace: Path) -> list[UnixSocket]:
     shown = _SHOW_NAME | _SHOW_PEER | _SHOW_PENDING
     request = struct.pack("=BBxxIIIII", socket.AF_UNIX, 0, _ALL_STATES, 0, shown, 0, 0)
     with netns.diagnosis(namespace) as diagnosis:
-        return [_unix_socket(payload) for payload in netns.ask(diagnosis, request)]
+        yield from map(_unix_socket, netns.ask(diagnosis, request))
 
 
 def _unix_socket(payload: bytes) -> UnixSocket:

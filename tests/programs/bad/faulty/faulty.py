@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A handler that has the fault which the variable FAULT names; else it answers every GET.
 
-Faults named ``later_*`` come only with a request for their path, after a good start.
+A GET of a fault's name has that fault while it is served.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PORT = int(os.environ["PORT"])
 MIB = 1 << 20
 RETRY_S = 0.05
+SPINNERS = 200
 kept: list[object] = []
 
 
@@ -35,7 +36,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Have the fault that the path names, and answer."""
         FAULTS.get(self.path.strip("/"), lambda: None)()
-        self.send_response(204)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -163,9 +165,14 @@ def stops_itself() -> None:
 
 def ignores_sigterm() -> None:
     """Ignore every signal that can be, and never listen."""
+    ignore_signals()
+    waits()
+
+
+def ignore_signals() -> None:
+    """Ignore every signal that can be."""
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
-    waits()
 
 
 def accepts_only() -> None:
@@ -261,6 +268,11 @@ def fills_folders() -> None:
     sys.exit(7)
 
 
+def fills_tmp() -> None:
+    """Fill /tmp, and go on."""
+    fill("/tmp")
+
+
 def makes_files() -> None:
     """Make empty files until there can be no more, and end."""
     made = 0
@@ -279,6 +291,22 @@ def bombs() -> None:
             os.fork()
         except OSError:
             time.sleep(RETRY_S)
+
+
+def spins_in_sessions() -> None:
+    """Keep the processors busy with many processes, each in a session of its own."""
+    for _ in range(SPINNERS):
+        if not os.fork():
+            os.setsid()
+            while True:
+                pass
+
+
+def forks_and_ends() -> None:
+    """Leave a child behind that waits."""
+    if os.fork():
+        os._exit(0)
+    waits()
 
 
 def starts_threads() -> None:
@@ -318,8 +346,9 @@ FAULTS: dict[str, Callable[[], None]] = {
             speaks_another_protocol,
             drips,
         ),
-        *(eat, eats_in_a_child, eats_in_the_warm_up, shares_memory, fills_folders, makes_files),
-        *(bombs, starts_threads),
+        *(eat, eats_in_a_child, eats_in_the_warm_up, shares_memory, fills_folders),
+        *(fills_tmp, makes_files),
+        *(bombs, spins_in_sessions, forks_and_ends, starts_threads),
         *(floods_the_log,),
     )
 }
@@ -328,4 +357,6 @@ if __name__ == "__main__":
     name = os.environ.get("FAULT", "")
     if name in STUCK:
         STUCK[name]()
+    if name == "ignores_sigterm_later":
+        ignore_signals()
     FAULTS.get(name, serve)()
