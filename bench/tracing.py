@@ -22,7 +22,7 @@ class Context:
 
 def one_call() -> None:
     """Do what a call's two sides do for tracing."""
-    with rpcspan.calling(METHOD):
+    with rpcspan.recording_end(rpcspan.begin_call(METHOD)):
         span = rpcspan.begin_served(METHOD, Context())  # type: ignore[arg-type]  # all that is read
         tracing.make_current(span)
         rpcspan.answered(span)

@@ -54,6 +54,7 @@ class FakeHost:
         before: called with each changing RPC's name before it has an effect.
         after: called with each changing RPC's name after its effect, before its answer.
         holds: while clear, CreateSnapshot does not go on.
+        trials: while clear, TryInstance does not go on before its client cancels it.
         in_use: instances whose clients never pause.
         last_calls: instances that were ended under them, in order.
         in_call: instances that have calls of their channels to answer.
@@ -80,6 +81,8 @@ class FakeHost:
         self.after: Callable[[str], None] = lambda _: None
         self.holds = threading.Event()
         self.holds.set()
+        self.trials = threading.Event()
+        self.trials.set()
         self.counter = itertools.count(1)
         self.changes: Broadcaster[Any] = Broadcaster()
         self.answers: Broadcaster[Any] = Broadcaster()

@@ -183,10 +183,14 @@ class FakeSnapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
         self.host.after("DeleteSnapshot")
         return snapshotter_service_pb2.DeleteSnapshotResponse()
 
-    def TryInstance(self, request: Any, _: Any) -> Any:
+    def TryInstance(self, request: Any, context: Any) -> Any:
         """Restore the snapshot of a sandbox that has its endpoint, in as long as the host says."""
         host = self.host
         host.begin("TryInstance")
+        while not host.trials.wait(0.01):
+            if not context.is_active():
+                host.after("TryInstance cancelled")
+                return snapshotter_service_pb2.TryInstanceResponse()
         with host.lock:
             instance = host.find(request.name)
             assert request.name.removeprefix("instances/") in host.endpoints

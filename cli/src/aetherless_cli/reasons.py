@@ -39,6 +39,7 @@ REGISTRY = {
         "NOT_FOUND",
         "aetherctl describe shows the revisions that are kept; deploy other files anew",
     ),
+    "TOO_MANY_CHECKS": ("RESOURCE_EXHAUSTED", "wait until one of them has ended, then check again"),
 }
 SNAPSHOTTER = {
     "INTERNAL": _BUG,

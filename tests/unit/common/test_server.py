@@ -275,6 +275,31 @@ def test_streaming_errors_and_ends(settings: Settings) -> None:
         assert service.ended.wait(WAIT_S)
 
 
+def test_a_call_that_is_not_waited_for(settings: Settings) -> None:
+    """Begun by ``future``: its answer, its typed error, and its end from the client's side."""
+    entered, ended = threading.Event(), threading.Event()
+
+    def behave(request: pb.GetChannelRequest, context: grpc.ServicerContext) -> None:
+        if request.name == "bad":
+            raise errors.NotFound("CHANNEL_NOT_FOUND", "no channel", {"channel": "bad"})
+        if request.name == "long":
+            context.add_callback(ended.set)
+            entered.set()
+            assert ended.wait(WAIT_S)
+
+    with ipc(settings, behave) as stub:
+        assert stub.GetChannel.future(pb.GetChannelRequest()).result() is not None
+        with pytest.raises(errors.NotFound, match="no channel"):
+            stub.GetChannel.future(pb.GetChannelRequest(name="bad")).result()
+        call = stub.GetChannel.future(pb.GetChannelRequest(name="long"))
+        assert entered.wait(WAIT_S)
+        assert not ended.is_set()
+        assert call.cancel()
+        assert ended.wait(WAIT_S)
+        with pytest.raises(errors.Unavailable, match="cancelled"):
+            call.result()
+
+
 def test_draining_ends_streams(settings: Settings) -> None:
     """A watch does not hold up the end of its server."""
     service = NetplaneService()  # type: ignore[abstract]  # one RPC is enough

@@ -10,7 +10,7 @@ import pytest
 from aetherless.registry.v1 import check_pb2, function_pb2
 from aetherless.snapshotter.v1 import snapshot_pb2
 from aetherless_common.errors import Aborted, AetherlessError, FailedPrecondition, Unavailable
-from aetherless_registry import names
+from aetherless_registry import checks, names
 from framework.registry_client import wait_until
 from framework.served import NOTHING, serving, settled
 
@@ -170,6 +170,35 @@ def test_a_cancelled_check_leaves_nothing(
     settled(host, NOTHING)
     assert "CreateSnapshot" in host.calls
     assert host.calls.count("CreateInstance") == 1
+
+
+def test_a_check_cancelled_in_its_trial(
+    registry: RegistryClient, host: FakeHost, spec: Spec
+) -> None:
+    """The restores are told to end at once, and not waited for."""
+    host.trials.clear()
+    ended: list[str] = []
+    host.after = ended.append
+    stream: Any = registry.check(spec())
+    next(each for each in stream if each.progress.step == "try-snapshot")
+    wait_until(lambda: "TryInstance" in host.calls)
+    stream.cancel()
+    wait_until(lambda: "TryInstance cancelled" in ended)
+    settled(host, NOTHING)
+
+
+def test_as_many_checks_as_may_go_on(registry: RegistryClient, host: FakeHost, spec: Spec) -> None:
+    """One more is refused by type, and possible again when one has ended."""
+    host.holds.clear()
+    streams = [within_the_dump(registry, spec(f"f{n}")) for n in range(checks.MOST_CHECKS)]
+    _, error = refused(registry, spec("more"))
+    assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_CHECKS")
+    assert error.metadata["limit"] == str(checks.MOST_CHECKS)
+    host.holds.set()
+    for stream in streams:
+        assert list(stream)[-1].report.restores
+    assert list(registry.check(spec("more")))[-1].report.restores
+    settled(host, NOTHING)
 
 
 def test_a_check_outlives_a_look_at_everything(

@@ -14,13 +14,16 @@ import pytest
 
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
-from aetherless_common.errors import AetherlessError, DeadlineExceeded, FailedPrecondition
+from aetherless_common.errors import Aborted, AetherlessError, DeadlineExceeded, FailedPrecondition
 from aetherless_snapshotter import netns, processes, trial
+from framework.processes import wait_until
 from framework.snapshotter_world import WAIT, World, world
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from aetherless.snapshotter.v1 import snapshotter_service_pb2_grpc as pb_grpc
 
     MakeWorkload = Callable[..., instance_pb2.Workload]
 
@@ -204,6 +207,31 @@ def test_a_service_killed_in_a_trial(place: World, counter: instance_pb2.Workloa
         assert not stub.ListInstances(pb.ListInstancesRequest()).instances
     again = place.unarmed(counter, kept(place, instance))
     assert again.state == instance_pb2.INSTANCE_STATE_CREATED
+
+
+@pytest.mark.root
+def test_a_trial_that_is_given_up(place: World, counter: instance_pb2.Workload) -> None:
+    """Cancelled while a restored program is waited for: it is ended, and the sandbox is free."""
+    counter.environment["SPOIL"] = "hang"
+    counter.timeout.FromSeconds(600)
+    instance = prepared(place, counter)
+    with place.stub() as stub:
+        call = stub.TryInstance.future(pb.TryInstanceRequest(name=instance.name))
+        wait_until(lambda: "python" in " ".join(commands(instance.init_pid)), "it runs", WAIT)
+        call.cancel()
+        wait_until(lambda: not processes.children(instance.init_pid), "it is ended", WAIT)
+        assert place.instance(instance.name).state == instance_pb2.INSTANCE_STATE_TRYING
+        wait_until(lambda: deleted(stub, instance), "nobody works on it", WAIT)
+    assert not kept(place, instance).HasField("trial")
+
+
+def deleted(stub: pb_grpc.SnapshotterServiceStub, instance: instance_pb2.Instance) -> bool:
+    """Try to delete an instance; false while a call works on it."""
+    try:
+        stub.DeleteInstance(pb.DeleteInstanceRequest(name=instance.name))
+    except Aborted:
+        return False
+    return True
 
 
 def commands(init_pid: int) -> list[str]:

@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aetherless_common import callcontext, rpcspan, tracing
+from aetherless_common.errors import peer_unreachable
 from aetherless_common.serviceconfig import full_service_name, method_timeouts, retry_config
 from aetherless_common.status import from_rpc_error
 
@@ -93,16 +94,20 @@ class _Typed(
     def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
-        """Make the call; wait for its end."""
+        """Make the call; wait for its end, unless it was begun by ``future``."""
         method = client_call_details.method.rpartition("/")[2]
-        with rpcspan.calling(client_call_details.method) as span:
-            details = _handed_on(client_call_details, self._timeouts.get(method), span)
+        span = rpcspan.begin_call(client_call_details.method)
+        details = _handed_on(client_call_details, self._timeouts.get(method), span)
+        try:
             outcome = continuation(details, request)
-            try:
-                outcome.result()
-            except grpc.RpcError as error:
-                raise from_rpc_error(error, self._service, method) from error
-            return outcome
+        except BaseException as error:
+            rpcspan.failed(span, error)
+            raise
+        call = TypedCall(outcome, self._service, method, span)
+        if not outcome.done():
+            return call
+        call.result()
+        return outcome
 
     def intercept_unary_stream(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any
@@ -118,6 +123,34 @@ class _Typed(
     ) -> Any:
         """Start the call, as one of a single request."""
         return self.intercept_unary_stream(continuation, client_call_details, request_iterator)
+
+
+class TypedCall:
+    """A call with one answer that goes on; arguments as of ``TypedStream``."""
+
+    def __init__(self, call: Any, service: str, method: str, span: tracing.Span) -> None:
+        self._call = call
+        self._service = service
+        self._method = method
+        self._span = span
+
+    def result(self) -> Any:
+        """Wait for the answer; to be asked for once.
+
+        Raises:
+            AetherlessError: the call failed; PEER_UNREACHABLE after ``cancel``.
+        """
+        with rpcspan.recording_end(self._span):
+            try:
+                return self._call.result()
+            except grpc.FutureCancelledError as error:
+                raise peer_unreachable(self._service, "the call was cancelled") from error
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, self._service, self._method) from error
+
+    def cancel(self) -> bool:
+        """End the call from this side; any thread may do it."""
+        return bool(self._call.cancel())
 
 
 class TypedStream:

@@ -30,15 +30,14 @@ def begin_call(method: str) -> tracing.Span:
 
 
 @contextmanager
-def calling(method: str) -> Iterator[tracing.Span]:
-    """Record the block as the client's side of a call; arguments as of ``begin_call``."""
-    span = begin_call(method)
+def recording_end(span: tracing.Span) -> Iterator[None]:
+    """Record the block's end as that of a call, answered or failed."""
     try:
-        yield span
-        answered(span)
+        yield
     except BaseException as error:
         failed(span, error)
         raise
+    answered(span)
 
 
 def begin_served(method: str, context: grpc.ServicerContext) -> tracing.Span:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -26,8 +27,8 @@ from aetherless_registry.steps import phase_progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from aetherless.snapshotter.v1 import instance_pb2
-    from aetherless_common.channels import TypedStream
+    from aetherless.snapshotter.v1 import instance_pb2, snapshotter_service_pb2
+    from aetherless_common.channels import TypedCall, TypedStream
     from aetherless_registry.peers import Peers
     from aetherless_registry.reconciler import Reconciler
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 MOST_RESTORES = 100
+# Each has a sandbox as large as its function's, and its restores are measured.
+MOST_CHECKS = 4
 # How long what a check made is being removed before it is left to the reconciler.
 CLEARING_S = 20.0
 RETRY_S = 0.1
@@ -78,8 +81,15 @@ class Checks:
         return Check(request, self._peers, self._reconciler)
 
     def run(self, check: Check) -> Responses:
-        """Do a check; see ``Check.run``."""
+        """Do a check; see ``Check.run``.
+
+        Raises:
+            ResourceExhausted: TOO_MANY_CHECKS.
+            AetherlessError: as ``Check.run``.
+        """
         with self._lock:
+            if len(self._running) >= MOST_CHECKS:
+                raise errors.too_many_checks(MOST_CHECKS)
             self._running.add(check)
         try:
             yield from check.run()
@@ -113,7 +123,7 @@ class Check:
         self._peers = peers
         self._reconciler = reconciler
         self._cancelled = threading.Event()
-        self._stream: TypedStream | None = None
+        self._call: TypedCall | TypedStream | None = None
         spec = function_pb2.FunctionSpec()
         spec.CopyFrom(request.spec)
         spec.function_id = self._id
@@ -123,9 +133,9 @@ class Check:
     def cancel(self) -> None:
         """Have it end soon: nobody waits for it any more."""
         self._cancelled.set()
-        stream = self._stream
-        if stream is not None:
-            stream.cancel()
+        call = self._call
+        if call is not None:
+            call.cancel()
 
     def run(self) -> Responses:
         """Do the check, telling of each step, of the findings, and of the report.
@@ -165,10 +175,7 @@ class Check:
             lambda: peers.create_clone(clone, self._workload, self._snapshot),
         )
         yield from self._step(StepKind.ATTACH_INSTANCE, lambda: self._attach(made))
-        trial = yield from self._step(
-            StepKind.TRY_SNAPSHOT,
-            lambda: peers.try_instance(clone, self._restores, ignore_limit=True),
-        )
+        trial = yield from self._step(StepKind.TRY_SNAPSHOT, self._try)
         yield messages.CheckHandlerResponse(report=check_report.report(started, snapshot, trial))
 
     def _checkpoint(
@@ -179,28 +186,49 @@ class Check:
         yield self._told(kind, function_pb2.PROGRESS_STATE_STARTED)
         snapshot = snapshot_pb2.Snapshot()
         try:
-            self._stream = self._peers.create_snapshot(self._snapshot, self._golden)
-            if self._cancelled.is_set():
-                self._stream.cancel()
-            for response in self._stream:
-                if response.HasField("phase"):
-                    progress = phase_progress(kind, response.phase)
-                    shown = check_report.shown(progress, self._id, self._function)
-                    yield messages.CheckHandlerResponse(progress=shown)
-                if response.findings:
-                    found = check_report.findings(response.findings)
-                    yield messages.CheckHandlerResponse(findings=found)
-                if response.HasField("snapshot"):
-                    snapshot = response.snapshot
+            stream = self._peers.create_snapshot(self._snapshot, self._golden)
+            with self._waiting_for(stream):
+                for response in stream:
+                    yield from self._shown(kind, response)
+                    if response.HasField("snapshot"):
+                        snapshot = response.snapshot
         except AetherlessError as error:
             failure = self._failure(error)
             yield self._told(kind, function_pb2.PROGRESS_STATE_FAILED, begun, failure.message)
             raise failure from error
-        finally:
-            self._stream = None
         self._go_on()
         yield self._told(kind, function_pb2.PROGRESS_STATE_DONE, begun)
         return snapshot
+
+    def _shown(
+        self, kind: StepKind, response: snapshotter_service_pb2.CreateSnapshotResponse
+    ) -> Responses:
+        """Yield what a checkpoint told, in words of the check."""
+        if response.HasField("phase"):
+            progress = phase_progress(kind, response.phase)
+            shown = check_report.shown(progress, self._id, self._function)
+            yield messages.CheckHandlerResponse(progress=shown)
+        if response.findings:
+            found = check_report.findings(response.findings)
+            yield messages.CheckHandlerResponse(findings=found)
+
+    def _try(self) -> snapshot_pb2.Trial:
+        """Have the snapshot restored a few times."""
+        call = self._peers.begin_trial(self._clone, self._restores)
+        with self._waiting_for(call):
+            trial: snapshot_pb2.Trial = call.result().trial
+            return trial
+
+    @contextmanager
+    def _waiting_for(self, call: TypedCall | TypedStream) -> Iterator[None]:
+        """Have ``cancel`` end a call as long as the context lasts."""
+        self._call = call
+        if self._cancelled.is_set():
+            call.cancel()
+        try:
+            yield
+        finally:
+            self._call = None
 
     def _step(
         self, kind: StepKind, do: Callable[[], T]

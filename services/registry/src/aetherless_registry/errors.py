@@ -12,6 +12,7 @@ from aetherless_common.errors import (
     InvalidArgument,
     NotFound,
     OutOfRange,
+    ResourceExhausted,
     Violation,
     internal,
     invalid_argument,
@@ -39,6 +40,7 @@ __all__ = [
     "port_in_use",
     "revision_compacted",
     "revision_not_found",
+    "too_many_checks",
     "watcher_too_slow",
 ]
 
@@ -142,4 +144,14 @@ def operation_in_progress(function: str) -> Aborted:
         f"the function {function} is being deployed or deleted",
         {"function": function},
         remedy="wait until it is done, then retry",
+    )
+
+
+def too_many_checks(limit: int) -> ResourceExhausted:
+    """Return the error for a check beside as many as may go on at a time."""
+    return ResourceExhausted(
+        "TOO_MANY_CHECKS",
+        f"{limit} checks go on already",
+        {"limit": limit},
+        remedy="wait until one of them has ended, then check again",
     )

@@ -27,7 +27,7 @@ from aetherless_registry.desired import Observed, ObservedInstance, ObservedRout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from aetherless_common.channels import TypedStream
+    from aetherless_common.channels import TypedCall, TypedStream
     from aetherless_common.settings import Settings
     from aetherless_registry.desired import ChannelRules
 
@@ -192,14 +192,18 @@ class Peers:
         stream: Any = self._snapshotter.CreateSnapshot(request)
         return stream  # type: ignore[no-any-return]
 
-    def try_instance(
-        self, name: str, restores: int = 0, *, ignore_limit: bool = False
-    ) -> snapshot_pb2.Trial:
-        """Restore the snapshot of a sandbox that is not armed yet, a few times (0: as usual)."""
-        request = snapshotter_service_pb2.TryInstanceRequest(
-            name=names.INSTANCES + name, restores=restores, ignore_limit=ignore_limit
-        )
+    def try_instance(self, name: str) -> snapshot_pb2.Trial:
+        """Restore the snapshot of a sandbox that is not armed yet, a few times."""
+        request = snapshotter_service_pb2.TryInstanceRequest(name=names.INSTANCES + name)
         return self._snapshotter.TryInstance(request).trial
+
+    def begin_trial(self, name: str, restores: int) -> TypedCall:
+        """Begin such restores, so many (0: as usual), whatever limit their function has."""
+        request = snapshotter_service_pb2.TryInstanceRequest(
+            name=names.INSTANCES + name, restores=restores, ignore_limit=True
+        )
+        call: Any = self._snapshotter.TryInstance.future(request)
+        return call  # type: ignore[no-any-return]
 
     def arm_instance(self, name: str, endpoint: endpoint_pb2.Endpoint) -> None:
         """Hand a sandbox its endpoint."""

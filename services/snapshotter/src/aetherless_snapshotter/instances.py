@@ -12,7 +12,7 @@ import structlog
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_common.errors import AetherlessError
 from aetherless_common.watch import Broadcaster
-from aetherless_snapshotter import adoption, channels, commands, errors, files, page_choice
+from aetherless_snapshotter import adoption, channels, commands, errors
 from aetherless_snapshotter.description import Description
 from aetherless_snapshotter.golden import SnapshotRun
 from aetherless_snapshotter.instance import (
@@ -27,7 +27,6 @@ from aetherless_snapshotter.live import Live, Table, with_root
 from aetherless_snapshotter.sandbox import Sandbox, delete_folder
 from aetherless_snapshotter.sandbox_errors import SandboxError, SandboxGoneError
 from aetherless_snapshotter.sandbox_events import Armed, Event, Woke
-from aetherless_snapshotter.sandbox_spec import SNAPSHOT_TARGET
 from aetherless_snapshotter.stale import StaleWatch
 from aetherless_snapshotter.trial import TrialRun, hold_to_limit
 from aetherless_snapshotter.workshop import Golden
@@ -151,11 +150,23 @@ class Instances:
                 raise
 
     def try_restores(
-        self, instance_id: str, restores: int, *, ignore_limit: bool
+        self,
+        instance_id: str,
+        restores: int,
+        *,
+        ignore_limit: bool,
+        when_over: Callable[[Callable[[], None]], object] = lambda _: True,
     ) -> snapshot_pb2.Trial:
         """Restore a clone's snapshot a few times, and keep with it what that showed.
 
+        Args:
+            instance_id: the clone's id.
+            restores: how many.
+            ignore_limit: whether restores above their limit are no error.
+            when_over: is given what to call when nobody waits any more; false when nobody does.
+
         Raises:
+            TrialGivenUpError: nobody waits any more.
             AetherlessError: RESTORE_LATENCY_VIOLATION unless ``ignore_limit``, RESTORE_FAILED,
                 MEMORY_LIMIT_EXCEEDED, SNAPSHOT_CORRUPT, SNAPSHOT_INCOMPATIBLE, SANDBOX_FAILED,
                 INVALID_STATE_TRANSITION.
@@ -166,7 +177,11 @@ class Instances:
                 raise errors.invalid_state_transition(
                     instance_id, state_name(instance.state), "TRYING"
                 )
-            trial = self._try(live, self._builder.store.check(snapshot_id), restores)
+            manifest = self._builder.store.check(snapshot_id)
+            run = TrialRun(instance, live.sandbox, restores, manifest.images_dir)
+            if not when_over(run.give_up):
+                run.give_up()
+            trial = self._try(run, manifest)
             if not ignore_limit:
                 hold_to_limit(instance.workload, trial)
             self._builder.store.keep_trial(snapshot_id, trial)
@@ -335,25 +350,11 @@ class Instances:
         self._table.drop(live.instance.instance_id)
         self._change(live.instance, lambda: live.instance.become_ended(reason))
 
-    def _try(self, live: Live, manifest: Manifest, restores: int) -> snapshot_pb2.Trial:
+    def _try(self, run: TrialRun, manifest: Manifest) -> snapshot_pb2.Trial:
         """Try restores; the sandbox of one that failed stays TRYING: it is made anew."""
-        instance, store = live.instance, self._builder.store
-        snapshot_id = last_part(instance.snapshot)
-        run = TrialRun(instance, live.sandbox, restores, manifest.images_dir)
-        if not manifest.snapshot.HasField("trial") and run.images_dir == SNAPSHOT_TARGET:
-            run.choose_in = store.images(snapshot_id)
-        self._change(instance, instance.become_trying)
-        try:
-            trial = run.run()
-        except (OSError, SandboxError) as error:
-            if isinstance(error, OSError) and files.is_full(error):
-                raise store.full(manifest.snapshot.resident_bytes) from error
-            raise errors.sandbox_failed(instance.instance_id, str(error)) from error
-        if run.choose_in is None:
-            page_choice.carry_over(manifest.snapshot.trial, trial)
-        elif trial.page_choice == snapshot_pb2.PAGE_CHOICE_EAGER:
-            store.keep_eager(snapshot_id)
-        self._change(instance, instance.become_created)
+        self._change(run.instance, run.instance.become_trying)
+        trial = run.of_snapshot(manifest, self._builder.store)
+        self._change(run.instance, run.instance.become_created)
         return trial
 
     def _arm(self, live: Live, endpoint: Endpoint, images_dir: str) -> None:

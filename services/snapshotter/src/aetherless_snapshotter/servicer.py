@@ -127,11 +127,15 @@ class SnapshotterServicer(pb_grpc.SnapshotterServiceServicer):
         """Restore the snapshot of a clone that is not armed yet a few times."""
         if not 0 <= request.restores <= trial.MOST_RESTORES:
             raise errors.invalid_argument("restores", f"must be 0 to {trial.MOST_RESTORES}")
-        measured = self._instances.try_restores(
-            _id_of("name", request.name, "instances"),
-            request.restores or trial.RESTORES,
-            ignore_limit=request.ignore_limit,
-        )
+        try:
+            measured = self._instances.try_restores(
+                _id_of("name", request.name, "instances"),
+                request.restores or trial.RESTORES,
+                ignore_limit=request.ignore_limit,
+                when_over=context.add_callback,
+            )
+        except trial.TrialGivenUpError:
+            return pb.TryInstanceResponse()  # to nobody
         return pb.TryInstanceResponse(trial=measured)
 
     def ListRoots(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
-from aetherless_snapshotter import criu, eager, errors, netns, page_choice, processes, warmup
+from aetherless_common.errors import AetherlessError
+from aetherless_snapshotter import (
+    criu,
+    eager,
+    errors,
+    files,
+    netns,
+    page_choice,
+    processes,
+    warmup,
+)
 from aetherless_snapshotter.instance import last_part
 from aetherless_snapshotter.page_choice import Answered
 from aetherless_snapshotter.sandbox_errors import SandboxError
@@ -33,8 +44,10 @@ if TYPE_CHECKING:
 
     from aetherless_snapshotter.cow_plan import Interval
     from aetherless_snapshotter.instance import Instance
+    from aetherless_snapshotter.manifest import Manifest
     from aetherless_snapshotter.sandbox import Sandbox
     from aetherless_snapshotter.sandbox_events import Wake
+    from aetherless_snapshotter.store import SnapshotStore
 
 log = structlog.get_logger()
 #: How many restores are tried unless the call says otherwise, and at most.
@@ -54,6 +67,10 @@ _ROOM = 1.5
 _CRIU_SOCKET = 3
 
 
+class TrialGivenUpError(Exception):
+    """Nobody waits for the trial any more: the call that asked for it was cancelled."""
+
+
 @dataclass
 class TrialRun:
     """Some restores of one clone's snapshot.
@@ -70,6 +87,38 @@ class TrialRun:
     images_dir: str = SNAPSHOT_TARGET
     choose_in: Path | None = None
     _written: dict[int, list[Interval]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _going: bool = False
+    _given_up: bool = False
+
+    def give_up(self) -> None:
+        """End it at once; any thread may call this, also before and after the restores."""
+        with self._lock:
+            self._given_up = True
+            if self._going:
+                self.sandbox.kill_processes()
+
+    def of_snapshot(self, manifest: Manifest, store: SnapshotStore) -> snapshot_pb2.Trial:
+        """Do the restores of a stored snapshot; the first trial of it chooses the pages to copy.
+
+        Raises:
+            AetherlessError: as ``run``, and STORAGE_FULL or SANDBOX_FAILED.
+            TrialGivenUpError: ``give_up`` was called.
+        """
+        snapshot_id = last_part(self.instance.snapshot)
+        if not manifest.snapshot.HasField("trial") and self.images_dir == SNAPSHOT_TARGET:
+            self.choose_in = store.images(snapshot_id)
+        try:
+            trial = self.run()
+        except (OSError, SandboxError) as error:
+            if isinstance(error, OSError) and files.is_full(error):
+                raise store.full(manifest.snapshot.resident_bytes) from error
+            raise errors.sandbox_failed(self.instance.instance_id, str(error)) from error
+        if self.choose_in is None:
+            page_choice.carry_over(manifest.snapshot.trial, trial)
+        elif trial.page_choice == snapshot_pb2.PAGE_CHOICE_EAGER:
+            store.keep_eager(snapshot_id)
+        return trial
 
     def run(self) -> snapshot_pb2.Trial:
         """Do the restores; nothing of them is left, in memory or in files.
@@ -78,7 +127,16 @@ class TrialRun:
             AetherlessError: RESTORE_FAILED or MEMORY_LIMIT_EXCEEDED.
             SandboxError: the sandbox does not do what it should.
             OSError: its network can't be cut off, or the chosen pages find no room.
+            TrialGivenUpError: ``give_up`` was called.
         """
+        try:
+            return self._measured()
+        except (AetherlessError, SandboxError):
+            self._go_on()
+            raise
+
+    def _measured(self) -> snapshot_pb2.Trial:
+        """Do the restores."""
         trial = snapshot_pb2.Trial()
         with sealed(self.sandbox.netns_path):
             answered = [self._answered(self.images_dir)]
@@ -114,6 +172,9 @@ class TrialRun:
         """Restore once; the tree, and what it wrote, is gone afterwards."""
         limit_ms = self.instance.workload.restore_timeout.ToMilliseconds()
         request = criu.restore_request(images_dir, leave_stopped=stopped)
+        with self._lock:
+            self._go_on()
+            self._going = True
         try:
             self.sandbox.begin_trial(request, deadline_ms=limit_ms + _PATIENCE_MS)
             self._await_criu()
@@ -121,6 +182,8 @@ class TrialRun:
             self._check(wake)
             yield wake
         finally:
+            with self._lock:
+                self._going = False
             self.sandbox.kill_tree()
 
     def _await_criu(self) -> None:
@@ -130,6 +193,7 @@ class TrialRun:
             processes.waits_on(pid, _CRIU_SOCKET)
             for pid in processes.children(self.sandbox.init_pid)
         ):
+            self._go_on()
             if time.monotonic() > until:
                 raise SandboxError(self.sandbox.instance_id, "try", "CRIU does not start")
             time.sleep(_POLL_SECONDS)
@@ -175,13 +239,19 @@ class TrialRun:
         return listeners[0]
 
     def _check_alive(self, sandbox_root_pid: int) -> None:
-        """Raise when the restored tree has ended."""
+        """Raise when the restored tree has ended, or nobody waits for it any more."""
+        self._go_on()
         if processes.host_pid(self.sandbox.init_pid, sandbox_root_pid):
             return
         workload, ended = self.instance.workload, self.instance.root_exit
         if ended is not None and ended.out_of_memory:
             raise errors.memory_limit_exceeded(workload.function_id, workload.memory_limit_bytes)
         raise self._failed(f"once restored, it ended with {describe_exit(ended)}")
+
+    def _go_on(self) -> None:
+        """End here when nobody waits any more."""
+        if self._given_up:
+            raise TrialGivenUpError
 
     def _failed(self, cause: str, remedy: str = "") -> Exception:
         function, snapshot = self.instance.workload.function_id, last_part(self.instance.snapshot)

@@ -51,6 +51,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """DEADLINE_EXCEEDED: a service that is needed did not answer in time. Metadata: service, method."""
     ERROR_REASON_REVISION_NOT_FOUND: _ErrorReason.ValueType  # 13
     """NOT_FOUND: the revision is not kept. Metadata: function, revision (0 for any earlier one), kept."""
+    ERROR_REASON_TOO_MANY_CHECKS: _ErrorReason.ValueType  # 14
+    """RESOURCE_EXHAUSTED: as many checks as may go on at a time go on already. Metadata: limit."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in google.rpc.ErrorInfo of domain "registry.aetherless"; the wire string has no prefix."""
@@ -83,4 +85,6 @@ ERROR_REASON_PEER_TIMEOUT: ErrorReason.ValueType  # 12
 """DEADLINE_EXCEEDED: a service that is needed did not answer in time. Metadata: service, method."""
 ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 13
 """NOT_FOUND: the revision is not kept. Metadata: function, revision (0 for any earlier one), kept."""
+ERROR_REASON_TOO_MANY_CHECKS: ErrorReason.ValueType  # 14
+"""RESOURCE_EXHAUSTED: as many checks as may go on at a time go on already. Metadata: limit."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -180,7 +180,7 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckHandler(self, request, context):
-        """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left.
+        """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left. A cancelled one ends at once. Four may go on at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,7 @@ class RegistryServiceStub:
     WatchEvents: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.WatchEventsRequest, _registry_service_pb2.WatchEventsResponse]
     """Streams events as they happen, from a sequence number on."""
     CheckHandler: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.CheckHandlerRequest, _registry_service_pb2.CheckHandlerResponse]
-    """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left."""
+    """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left. A cancelled one ends at once. Four may go on at a time."""
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -87,7 +87,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     WatchEvents: _aio.UnaryStreamMultiCallable[_registry_service_pb2.WatchEventsRequest, _registry_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Streams events as they happen, from a sequence number on."""
     CheckHandler: _aio.UnaryStreamMultiCallable[_registry_service_pb2.CheckHandlerRequest, _registry_service_pb2.CheckHandlerResponse]  # type: ignore[assignment]
-    """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left."""
+    """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left. A cancelled one ends at once. Four may go on at a time."""
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns what shall be: functions, their revisions and their states; drives the other services to it."""
@@ -186,6 +186,6 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.CheckHandlerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_registry_service_pb2.CheckHandlerResponse], _abc.AsyncIterator[_registry_service_pb2.CheckHandlerResponse]]:
-        """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left."""
+        """Starts a program as a function would be, checkpoints and restores it, and reports; nothing is routed and nothing is left. A cancelled one ends at once. Four may go on at a time."""
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -170,7 +170,7 @@ class SnapshotterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TryInstance(self, request, context):
-        """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot.
+        """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot. A cancelled call ends what it restored; the instance has to be made anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class SnapshotterServiceStub:
     DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteSnapshotRequest, _snapshotter_service_pb2.DeleteSnapshotResponse]
     """Deletes a snapshot; one that an instance uses is refused."""
     TryInstance: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TryInstanceRequest, _snapshotter_service_pb2.TryInstanceResponse]
-    """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
+    """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot. A cancelled call ends what it restored; the instance has to be made anew."""
     ListRoots: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ListRootsRequest, _snapshotter_service_pb2.ListRootsResponse]
     """Lists the copies of functions' folders that revisions have."""
     DeleteRoot: _grpc.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteRootRequest, _snapshotter_service_pb2.DeleteRootResponse]
@@ -87,7 +87,7 @@ class SnapshotterServiceAsyncStub(SnapshotterServiceStub):
     DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteSnapshotRequest, _snapshotter_service_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
     """Deletes a snapshot; one that an instance uses is refused."""
     TryInstance: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.TryInstanceRequest, _snapshotter_service_pb2.TryInstanceResponse]  # type: ignore[assignment]
-    """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
+    """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot. A cancelled call ends what it restored; the instance has to be made anew."""
     ListRoots: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.ListRootsRequest, _snapshotter_service_pb2.ListRootsResponse]  # type: ignore[assignment]
     """Lists the copies of functions' folders that revisions have."""
     DeleteRoot: _aio.UnaryUnaryMultiCallable[_snapshotter_service_pb2.DeleteRootRequest, _snapshotter_service_pb2.DeleteRootResponse]  # type: ignore[assignment]
@@ -166,7 +166,7 @@ class SnapshotterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _snapshotter_service_pb2.TryInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_snapshotter_service_pb2.TryInstanceResponse, _abc.Awaitable[_snapshotter_service_pb2.TryInstanceResponse]]:
-        """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot."""
+        """Restores the snapshot a few times in a sandbox that has an endpoint and is not armed, and keeps what was measured with the snapshot. A cancelled call ends what it restored; the instance has to be made anew."""
 
     @_abc_1.abstractmethod
     def ListRoots(
