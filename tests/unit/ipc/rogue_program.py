@@ -54,9 +54,8 @@ def damage(way: str, channel: Channel, request: Request) -> None:
         }[way]
         struct.pack_into(kind, region, at, value)
     os.eventfd_write(channel._region.descriptors[2], 1)
-    if way == "consumed":  # the next record that is read would repair it
-        assert channel._control
-        select.select([channel._control], [], [])
+    assert channel._control
+    select.select([channel._control], [], [])  # to go on reading would repair it, or see it
 
 
 def misbehave(way: str, channel: Channel, request: Request) -> None:

@@ -35,15 +35,26 @@ class ServiceInterceptor(grpc.ServerInterceptor):
         self._domain = f"{service}.aetherless"
         self._prefix = f"/aetherless.{service}."
         self._timeouts = method_timeouts(service)
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return the handler with our wrapping around it."""
-        handler = continuation(handler_call_details)
+        """Return the handler with our wrapping around it, made at the method's first call."""
         method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            wrapped = self._wrap(continuation(handler_call_details), method)
+            if wrapped is not None:
+                self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(
+        self, handler: grpc.RpcMethodHandler[Any, Any] | None, method: str
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return a handler with our wrapping around it; others' as they are."""
         if handler is None or not method.startswith(self._prefix):
             return handler
         codecs = (handler.request_deserializer, handler.response_serializer)
@@ -116,14 +127,14 @@ class _Call:
         tracing.make_current(self._span)
         self._begun = time.monotonic()
         self._frequent = name.startswith(FREQUENT)
-        self._log = log.bind(rpc=name)
+        self._said: dict[str, object] = {"rpc": name}
         if unlimited and default_s is not None:
-            self._log = self._log.bind(default_deadline_s=default_s)
+            self._said["default_deadline_s"] = default_s
 
     def done(self) -> None:
         """Log a call that was answered; those that come often are debug lines."""
-        say = self._log.debug if self._frequent else self._log.info
-        say("served", code="OK", ms=self._elapsed_ms())
+        say = log.debug if self._frequent else log.info
+        say("served", code="OK", ms=self._elapsed_ms(), **self._said)
         rpcspan.answered(self._span)
 
     def failed(self, error: Exception) -> errors.AetherlessError:
@@ -131,10 +142,10 @@ class _Call:
         ms = self._elapsed_ms()
         if isinstance(error, errors.AetherlessError) and not isinstance(error, errors.Internal):
             fields = {"reason": error.reason, "error": error.message, **error.metadata}
-            self._log.warning("refused", code=error.code, ms=ms, details=fields)
+            log.warning("refused", code=error.code, ms=ms, details=fields, **self._said)
             rpcspan.failed(self._span, error)
             return error
-        self._log.error("failed", code="INTERNAL", ms=ms, exc_info=error)
+        log.error("failed", code="INTERNAL", ms=ms, exc_info=error, **self._said)
         rpcspan.failed(self._span, error)
         return error if isinstance(error, errors.AetherlessError) else errors.internal()
 

@@ -43,6 +43,8 @@ def recording_end(span: tracing.Span) -> Iterator[None]:
 def begin_served(method: str, context: grpc.ServicerContext) -> tracing.Span:
     """Begin the server's side of a call, as a part of what its client sent."""
     caller = tracing.sent(context.invocation_metadata())
+    if not tracing.recording():
+        return caller
     return tracing.begin(method[1:], "server", _attributes(method), parent=caller)
 
 
@@ -64,6 +66,8 @@ def _attributes(method: str) -> tracing.Attributes:
 
 def _end(span: tracing.Span, code: str) -> None:
     """End a call with a canonical code; its number is for those that read the older attribute."""
+    if not tracing.recording():
+        return
     number: int = grpc.StatusCode[code].value[0]
     span.set({"rpc.response.status_code": code, "rpc.grpc.status_code": number})
     span.end()

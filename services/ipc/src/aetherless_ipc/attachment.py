@@ -28,12 +28,12 @@ from aetherless_ring import (
     RingError,
     RingFullError,
 )
-from aetherless_ring.layout import VERSION, Direction, RecordType
+from aetherless_ring.layout import VERSION, ControlField, Direction, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aetherless_ipc.calls import Call
+    from aetherless_ipc.calls import AwaitedCall, Call
     from aetherless_ipc.members import Peer
     from aetherless_ipc.records import Response
     from aetherless_ipc.ringloop import RingLoop
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 SMALLEST_RECORD = 64
+AWAKE = 0
 
 
 class Sent(Enum):
@@ -119,6 +120,8 @@ class Attachment(Reader):
         memory = mmap.mmap(self.region.descriptor, layout.region_bytes)
         bell, self._wake = self.region.wakes
         self._producer = Producer(memory, Direction.TO_PEER, layout.ring_bytes, bell)
+        asleep = layout.control_offset(Direction.FROM_PEER) + ControlField.CONSUMER_ASLEEP
+        self._asleep = memoryview(memory)[asleep : asleep + 4].cast("I")
         consumer = Consumer(memory, Direction.FROM_PEER, layout.ring_bytes, bell)
         super().__init__(consumer, loop, layout.ring_bytes // SMALLEST_RECORD)
 
@@ -174,6 +177,27 @@ class Attachment(Reader):
         self._owner.used(self)
         self._see_to_late(call)
         return Sent.YES
+
+    def call(self, call: AwaitedCall) -> Sent:
+        """Send a call and wait in its thread until it is over, or went back.
+
+        A thread that can lead does so before it sends: it will look by itself, so that the peer
+        need not ring the doorbell for the loop's thread.
+        """
+        with self._following(call):
+            leads = self._lead.acquire(blocking=False)
+            try:
+                if leads:
+                    self._asleep[0] = AWAKE
+                sent = self.send(call)
+                if leads and sent is Sent.YES:
+                    self._read_for(call)
+            finally:
+                if leads:
+                    self._lead.release()
+            if sent is Sent.YES:
+                self._follow(call)
+        return sent
 
     def await_room(self, length: int, seconds: float) -> None:
         """Wait until a record has room, or the time is over, or the attachment."""

@@ -60,7 +60,7 @@ class Call:
         self.deadline_ns = time.time_ns() + round(timeout * 1e9)
         self.patient = patient
         self.span = span
-        self.trace = dict(span.carrier).get("traceparent", "").encode()
+        self.trace = dict(span.carrier).get("traceparent", "").encode() if span.carrier else b""
         self.attempts = 0
         self.woke = False
         self.result = b""

@@ -57,6 +57,8 @@ class Declaration:
 class Channel:
     """A channel; the broker changes it, with its lock held.
 
+    ``layout`` is that of its next attachment's region.
+
     Args:
         declaration: what was asked for.
         delivery: gets calls to the instance that is attached.
@@ -64,6 +66,7 @@ class Channel:
 
     def __init__(self, declaration: Declaration, delivery: Delivery) -> None:
         self.declared = declaration
+        self.layout = Layout(declaration.ring_bytes)
         self.delivery = delivery
         self.admissions: dict[str, Admission] = {}
 
@@ -73,11 +76,6 @@ class Channel:
         return self.declared.channel_id
 
     @property
-    def layout(self) -> Layout:
-        """Where things lie in the region of its next attachment."""
-        return Layout(self.declared.ring_bytes)
-
-    @property
     def current(self) -> Admission | None:
         """The admission of the instance that calls go to."""
         return self.admissions.get(self.declared.instance)
@@ -85,6 +83,7 @@ class Channel:
     def become_declared(self, **changes: object) -> None:
         """Change what is declared."""
         self.declared = dataclasses.replace(self.declared, **changes)  # type: ignore[arg-type]
+        self.layout = Layout(self.declared.ring_bytes)
 
     def next_generation(self) -> int:
         """Count one more attachment; return its number."""

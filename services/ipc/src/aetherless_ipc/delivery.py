@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aetherless_ipc.attachment import Attachment
-    from aetherless_ipc.calls import Call
+    from aetherless_ipc.calls import AwaitedCall, Call
     from aetherless_ipc.records import Response
 
 log = structlog.get_logger()
@@ -94,8 +94,8 @@ class Delivery:
             self._fail_waiting(errors.peer_gone(self._function))
             self._changed.notify_all()
 
-    def submit(self, call: Call) -> Attachment | None:
-        """Take a call on; return the attachment that it was sent to, None while it waits.
+    def carry_out(self, call: AwaitedCall) -> None:
+        """Make a call and wait in its thread for its end.
 
         Raises:
             ResourceExhausted: RING_FULL.
@@ -103,9 +103,23 @@ class Delivery:
         """
         self.stats.begun(call)
         attachment = self._attachment
-        if attachment is not None and not self._waiting and attachment.send(call) is Sent.YES:
-            return attachment
-        return self._submit_slowly(call)
+        if attachment is None or self._waiting or attachment.call(call) is not Sent.YES:
+            attachment = self._submit_slowly(call)
+            if attachment is not None:
+                attachment.wait(call)
+        call.wait()
+
+    def submit(self, call: Call) -> None:
+        """Take a call on that has no thread of its own.
+
+        Raises:
+            ResourceExhausted: RING_FULL.
+            Unavailable: PEER_GONE.
+        """
+        self.stats.begun(call)
+        attachment = self._attachment
+        if attachment is None or self._waiting or attachment.send(call) is not Sent.YES:
+            self._submit_slowly(call)
 
     def lost(self, calls: list[Call]) -> None:
         """Take calls back whose attachment ended; they go to the next one before any others."""
@@ -133,7 +147,7 @@ class Delivery:
         self._around.called(attachment, payload)
 
     def _submit_slowly(self, call: Call) -> Attachment | None:
-        """Send a call, or let it wait."""
+        """Send a call, or let it wait; return the attachment that it was sent to, if any."""
         with self._lock:
             if self._closed:
                 raise self._ended(call, errors.peer_gone(self._function))

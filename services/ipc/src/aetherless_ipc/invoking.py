@@ -106,10 +106,7 @@ class Invoker:
         Raises:
             AetherlessError: how it ended, if not by a result.
         """
-        attachment = channel.delivery.submit(call)
-        if attachment is not None:
-            attachment.wait(call)
-        call.wait()
+        channel.delivery.carry_out(call)
         if call.error is not None:
             raise call.error
 

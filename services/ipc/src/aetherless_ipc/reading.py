@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aetherless_ring import RingEmptyError, RingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from aetherless_ipc.calls import AwaitedCall
     from aetherless_ipc.ringloop import RingLoop
     from aetherless_ring import Consumer
@@ -60,23 +63,33 @@ class Reader(ABC):
         """Give back what was not answered; called once, after the last record."""
 
     def wait(self, call: AwaitedCall) -> None:
-        """Read, or let others read, until the call is over, or its deadline, or the ring."""
+        """Read, or let others read, until a call that was sent is over, or went back."""
+        with self._following(call):
+            self._follow(call)
+
+    @contextmanager
+    def _following(self, call: AwaitedCall) -> Iterator[None]:
+        """Let a call be appointed the leader; in the end it appoints another."""
         self._followers[call.id] = call
         try:
-            while not (call.is_over or self._is_finished):
-                left = call.time_left()
-                if left <= 0:
-                    return
-                if self._lead.acquire(blocking=False):
-                    try:
-                        self._read_for(call)
-                    finally:
-                        self._lead.release()
-                else:
-                    call.park(left)
+            yield
         finally:
             del self._followers[call.id]
             self._pass_on()
+
+    def _follow(self, call: AwaitedCall) -> None:
+        """Read when it is this call's turn, until it is over, or its time, or the ring."""
+        while not (call.is_over or self._is_finished):
+            left = call.time_left()
+            if left <= 0:
+                return
+            if self._lead.acquire(blocking=False):
+                try:
+                    self._read_for(call)
+                finally:
+                    self._lead.release()
+            else:
+                call.park(left)
 
     def _drain(self) -> None:
         """Read some of what is there, unless somebody else does."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import structlog
+from google.protobuf import duration_pb2
 
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
 from aetherless_common import tracing
@@ -105,9 +106,13 @@ class InvokeStream:
 
 def encode(call: Call) -> pb.InvokeResponse:
     """Return a call's result as the contract has it."""
-    response = pb.InvokeResponse(data=call.result, attempts=call.attempts, woke=call.woke)
-    response.elapsed.FromNanoseconds(round(call.elapsed * 1e9))
-    return response
+    seconds, nanos = divmod(round(call.elapsed * 1e9), 1_000_000_000)
+    return pb.InvokeResponse(
+        data=call.result,
+        attempts=call.attempts,
+        woke=call.woke,
+        elapsed=duration_pb2.Duration(seconds=seconds, nanos=nanos),
+    )
 
 
 def _answer(call_id: int, call: Call) -> pb.InvokeStreamResponse:
