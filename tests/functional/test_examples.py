@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from framework.calls import with_client
 from framework.clients import burst, call
 from framework.guard import unchanged_host
 from framework.mesh import REPOSITORY, UP_TIMEOUT_S, Orchestrator, free_port
@@ -148,3 +149,19 @@ def test_an_edited_program_is_deployed_anew(services: Services) -> None:
     services.mesh.must("deploy", str(services.mesh.config), timeout_s=UP_TIMEOUT_S)
     assert services.ask("GET", "/tasks/2")[1]["title"] == "edit a function"
     assert services.mesh.contracts.function(TASKS).revision == 2
+
+
+def test_a_function_without_a_port(tmp_path: Path) -> None:
+    """invoke.yaml: a program that serves its channel alone is called through it."""
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    program = REPOSITORY / "examples" / "invoke" / "upper.py"
+    with_client(folder / "invoke", program)
+    text = (REPOSITORY / "examples" / "invoke.yaml").read_text()
+    with unchanged_host(), Orchestrator() as mesh:
+        mesh.config = folder / "invoke.yaml"
+        mesh.config.write_text(text.replace("8082", str(free_port())))
+        mesh.up()
+        assert mesh.must("invoke", "upper", "--data", "hello").out == "HELLO"
+        mesh.evict("upper")
+        assert mesh.must("invoke", "upper", "--data", "a b", "--method", "words").out == "2"

@@ -31,7 +31,7 @@ CROWD = 200
 def mesh() -> Iterator[Orchestrator]:
     """Serve two functions with channels for all tests of this module."""
     with unchanged_host(), Orchestrator() as running:
-        called(running, ID, timeout_ms=20000)
+        called(running, ID, timeout_ms=20000, may_call=[BOTH])
         called(running, BOTH, warmup="http", environment={"HTTP": "1"})
         yield running.up()
 
@@ -142,6 +142,16 @@ def test_a_crowd_of_first_calls(mesh: Orchestrator) -> None:
     before = mesh.contracts.instance(ID).wakes
     assert crowd(mesh, ID, CROWD) == []
     assert mesh.contracts.instance(ID).wakes == before + 1
+
+
+def test_functions_call_each_other(mesh: Orchestrator) -> None:
+    """One that sleeps is woken; what may_call does not name is refused, and says why."""
+    mesh.evict(BOTH)
+    assert invoke(mesh, ID, f"{BOTH}/process".encode(), "relay").data.split()[0].isdigit()
+    mesh.wait_state(BOTH, "RUNNING")
+    assert invoke(mesh, ID, f"{BOTH}/fail no luck".encode(), "relay").data == b"HANDLER_FAILED"
+    assert invoke(mesh, ID, f"{ID} x".encode(), "relay").data == b"CALL_NOT_ALLOWED"
+    assert invoke(mesh, BOTH, f"{ID} x".encode(), "relay").data == b"CALL_NOT_ALLOWED"
 
 
 def test_an_idle_function_sleeps_and_wakes(mesh: Orchestrator) -> None:

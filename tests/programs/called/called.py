@@ -60,12 +60,22 @@ def knock(data: bytes) -> bytes:
             return str(error).encode()
 
 
+def relay(data: bytes) -> bytes:
+    """Call another function, and return what it answered, or the reason that it did not."""
+    function, _, rest = data.decode().partition(" ")
+    try:
+        return aetherless_client.call(function, rest.encode(), timeout=20)
+    except aetherless_client.ClientError as error:
+        return error.reason.encode()
+
+
 METHODS = {
     "": echo,
     "die": die,
     "fail": fail,
     "knock": knock,
     "process": process,
+    "relay": relay,
     "slow": slow,
     "written": written,
 }

@@ -153,6 +153,18 @@ def test_a_lost_channel_is_made_again(
     settled(host, serving(channel=True))
 
 
+def test_who_was_shut_out_by_somebody_who_died_is_let_in(
+    registry: RegistryClient, host: FakeHost, spec: Spec, services: FakeServices
+) -> None:
+    """An eviction dismisses the instance first; when that is all that was done, it is undone."""
+    registry.apply(spec(ipc=True))
+    registry.deployed()
+    host.dismiss("hello", "instances/hello-r1-0")
+    services.stop("snapshotter")
+    services.start("snapshotter")
+    settled(host, serving(channel=True))
+
+
 def test_without_the_ipc_service_others_are_deployed(
     registry: RegistryClient, host: FakeHost, spec: Spec, services: FakeServices
 ) -> None:

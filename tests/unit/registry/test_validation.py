@@ -138,6 +138,9 @@ def test_an_environment_has_limits(spec: Spec, environment: dict[str, str]) -> N
 def test_calls_need_a_channel_and_names(spec: Spec) -> None:
     """Its own, and those of functions; whether these exist is seen by each call."""
     assert violations([spec(ipc=True, may_call=["a_-9", "hello"])]) == []
+    (found,) = violations([spec(ipc=True, idle_after=ms(999))])
+    assert found.field == "functions[0].idle_after"
+    assert violations([spec(ipc=True, idle_after=ms(1000)), spec("b", trigger_port=1)]) == []
     (found,) = violations([spec(may_call=["other"])])
     assert found.field == "functions[0].may_call"
     (found,) = violations([spec(ipc=True, may_call=["other", "a b"])])

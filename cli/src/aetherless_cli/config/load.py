@@ -24,6 +24,8 @@ MODELS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
     (("functions", "*"), FunctionConfig),
     (("functions", "*", "warmup"), Warmup),
 )
+# Calls through a channel are told of a few times a second.
+LEAST_IDLE_MS = 1000
 LARGEST = 16 << 20  # bytes; a file is read whole
 NOT_IN_THE_FILE = {"word", "mapping", "[key]"}  # steps that pydantic adds to a location
 WORDS = {
@@ -57,7 +59,8 @@ def load(path: Path) -> Config:
         raise ConfigError(path, [problem.violation]) from problem
     except UnicodeDecodeError as error:
         raise ConfigError(path, [Violation(1, 1, "", "the file is not UTF-8 text")]) from error
-    violations = [*nodes.duplicate_keys(document), *_repeated(document), *_callees(document)]
+    violations = [*nodes.duplicate_keys(document), *_repeated(document)]
+    violations += [*_callees(document), *_restless(document)]
     config, found = _validate(document)
     violations += found
     resolved, found = _resolve(document, path.resolve().parent)
@@ -153,7 +156,7 @@ def _callees(document: Document) -> Iterator[Violation]:
         if not isinstance(callees, list) or not callees:
             continue
         if entry.get("ipc") is not True:
-            yield _callee_violation(
+            yield _violation_at(
                 document, ("functions", index, "may_call"), "needs a channel", "add ipc: true here"
             )
         for number, callee in enumerate(callees):
@@ -162,13 +165,22 @@ def _callees(document: Document) -> Iterator[Violation]:
                 continue  # the schema says so
             if callee not in declared:
                 problem = f"there is no function {reprlib.repr(callee)} in this file"
-                yield _callee_violation(document, place, problem, "name one by its id")
+                yield _violation_at(document, place, problem, "name one by its id")
             elif declared[callee].get("ipc") is not True:
                 remedy = f"add ipc: true to {callee}"
-                yield _callee_violation(document, place, f"{callee} has no channel", remedy)
+                yield _violation_at(document, place, f"{callee} has no channel", remedy)
 
 
-def _callee_violation(document: Document, place: Location, problem: str, remedy: str) -> Violation:
+def _restless(document: Document) -> Iterator[Violation]:
+    """Find idle times that a call through a channel could outlast unseen."""
+    for index, entry in _declared(document):
+        idle = entry.get("idle_after_ms")
+        if entry.get("ipc") is True and isinstance(idle, int) and 0 < idle < LEAST_IDLE_MS:
+            problem = f"must be 0 or at least {LEAST_IDLE_MS} with ipc: true, is {idle}"
+            yield _violation_at(document, ("functions", index, "idle_after_ms"), problem, "")
+
+
+def _violation_at(document: Document, place: Location, problem: str, remedy: str) -> Violation:
     line, column = document.position(place)
     return Violation(line, column, _dotted(place), problem, remedy)
 

@@ -26,6 +26,7 @@ MAX_TIMEOUT_MS = 900_000
 MAX_RESTORE_TIMEOUT_MS = 100_000
 MAX_VARIABLES = 1024
 MAX_CALLEES = 64
+LEAST_IDLE_MS = 1000
 MAX_ENVIRONMENT = 128 << 10  # bytes: the kernel takes no longer string
 NS_PER_MS = 1_000_000
 
@@ -111,7 +112,10 @@ def _warmup(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
 
 
 def _calls(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the functions that it may call."""
+    """Yield what is wrong with calls through its channel."""
+    if spec.ipc and 0 < _ms(spec.idle_after) < LEAST_IDLE_MS:
+        # A call is told of a few times a second; an eviction must not come in between.
+        yield "idle_after", f"must be 0 or at least {LEAST_IDLE_MS} ms with ipc"
     if spec.may_call and not spec.ipc:
         yield "may_call", "needs ipc: calls go through its channel"
     if len(spec.may_call) > MAX_CALLEES:

@@ -222,6 +222,18 @@ def test_only_functions_with_channels_call_each_other(folder: Path) -> None:
     assert len(found) == 3
 
 
+def test_a_function_with_a_channel_does_not_hurry_to_sleep(folder: Path) -> None:
+    """A call is told of a few times a second, so the idle time is longer, or there is none."""
+    text = """\
+        functions:
+          - {{id: a, handler_path: hello.py, trigger_port: 1, ipc: true, idle_after_ms: {}}}
+        """
+    (found,) = problems(folder, text.format(999))
+    assert (found.line, found.field) == (2, "functions[0].idle_after_ms")
+    (folder / "c.yaml").write_text(textwrap.dedent(text.format(1000)))
+    assert load(folder / "c.yaml").functions[0].idle_after_ms == 1000
+
+
 def test_a_channel_has_no_keys_of_its_own(folder: Path) -> None:
     """It is asked for by yes or no."""
     (found,) = problems(
