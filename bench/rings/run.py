@@ -30,6 +30,7 @@ RING_BYTES = 1 << 20  # fits the second-level cache with its copies
 ROUNDS = 9
 WARM_UP = 300
 SPIN_S = 0.005
+FLOW_SPIN_S = 0.00005
 MIDDLE = 8192
 SECONDS = 0.4
 LIMIT_S = 10.0
@@ -193,7 +194,7 @@ def flow(size: int) -> Spread:
     def produce() -> None:
         while True:
             if ring.out.publish_many(payloads) < count:
-                ring.out.wait(size, LIMIT_S, SPIN_S)
+                ring.out.wait(FLOW_BYTES // 4, LIMIT_S, FLOW_SPIN_S)  # for room worth waking for
 
     def consume() -> Spread:
         consumer: Any = _native.Consumer(ring.memory, Direction.TO_PEER, FLOW_BYTES)
@@ -203,7 +204,10 @@ def flow(size: int) -> Spread:
     def rate(consumer: Any) -> float:
         got, began = 0, time.monotonic()
         while (took := time.monotonic() - began) < SECONDS:
-            got += len(consumer.receive_alike(limit)[1])
+            taken = len(consumer.receive_alike(limit)[1])
+            got += taken
+            if not taken:
+                consumer.wait(LIMIT_S, FLOW_SPIN_S)
         return got / took
 
     found: Spread = with_peer(consume, produce)
