@@ -223,12 +223,15 @@ def test_the_warning_of_random_generators_is_true(mesh: Orchestrator) -> None:
 
 
 @pytest.mark.usefixtures("port")
-def test_an_interrupted_check_leaves_nothing(mesh: Orchestrator) -> None:
-    """Ctrl-C while the program starts."""
+@pytest.mark.parametrize(
+    ("holds", "step"), [("long_start", "ready"), ("one_answer", "try-snapshot")]
+)
+def test_an_interrupted_check_leaves_nothing(mesh: Orchestrator, holds: str, step: str) -> None:
+    """Ctrl-C while the program starts, or while its restored copy does not answer."""
     program = str(handler("holder"))
-    command = mesh.command("check", program, "--env", "HOLDS=long_start")
+    command = mesh.command("check", program, "--env", f"HOLDS={holds}")
     with Terminal(command, mesh.environment) as terminal:
-        terminal.expect("ready")
+        terminal.expect(step)
         terminal.type(INTERRUPT)
         assert terminal.wait() == ABORTED
     assert "INTERRUPTED" in terminal.text

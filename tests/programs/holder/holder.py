@@ -19,10 +19,16 @@ kept: list[object] = []
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers every GET."""
+    """Answers every GET, or one only."""
+
+    asked = 0
+    mute = False
 
     def do_GET(self) -> None:
         """Send an empty answer."""
+        Handler.asked += 1
+        if self.mute and self.asked > 1:
+            time.sleep(600)
         self.send_response(204)
         self.end_headers()
 
@@ -59,8 +65,14 @@ def long_start() -> None:
     time.sleep(600)
 
 
+def one_answer() -> None:
+    """Fall silent after the first answer."""
+    Handler.mute = True
+
+
 HOLDINGS = {
-    each.__name__: each for each in (io_uring, deleted_mapping, listener, outbound, long_start)
+    each.__name__: each
+    for each in (io_uring, deleted_mapping, listener, outbound, long_start, one_answer)
 }
 if wanted := os.environ.get("HOLDS"):
     HOLDINGS[wanted]()
