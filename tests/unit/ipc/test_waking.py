@@ -129,6 +129,25 @@ def test_killed_at_random(
         assert service.poll() is None
 
 
+def test_calls_keep_no_regions(
+    run_service: Any, stub: IpcServiceStub, snapshotter: Snapshotter, tmp_path: Path
+) -> None:
+    """Regions of peers that died are gone, though calls that met them ended with errors."""
+    with run_service() as service:
+        create(stub)
+        admit(stub, tmp_path / "0")
+        for _ in range(5):
+            with pytest.raises(errors.FailedPrecondition):
+                stub.Invoke(call(method="fail"))
+            assert stub.Invoke(call(method="die")).attempts == 2
+
+        def regions() -> int:
+            maps = (tmp_path / "/proc" / str(service.pid) / "maps").read_text().splitlines()
+            return sum("memfd:aether-c" in line for line in maps)
+
+        wait_until(lambda: regions() <= 2, "only the one that is attached is mapped")
+
+
 def test_service_restarts(
     run_service: Any, stub: IpcServiceStub, snapshotter: Snapshotter, tmp_path: Path
 ) -> None:

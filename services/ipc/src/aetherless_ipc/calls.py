@@ -143,8 +143,9 @@ class Call:
         self.error = error
         self.is_cancelled = cancelled
         self.is_over = True
-        if self.attachment is not None:
-            self.attachment.forget(self)
+        attachment, self.attachment = self.attachment, None  # its region is not kept by the call
+        if attachment is not None:
+            attachment.forget(self)
         if self.stats is not None:
             self.stats.ended(self)
         self.data = b""

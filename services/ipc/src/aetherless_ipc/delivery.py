@@ -84,6 +84,8 @@ class Delivery:
             self._instance = instance
             self._attachment = attachment
             self._send_waiting()
+            if attachment is not None:
+                self._waking = False
             self._changed.notify_all()
 
     def become_closed(self) -> None:
@@ -218,23 +220,22 @@ class Delivery:
         """Wake the instance, if one is admitted; return since when that is refused, 0 if not."""
         if not instance:
             return 0.0
-        self._waking = True  # whoever attaches now was woken
+        # What is sent to whoever attaches next woke it; when it was woken before, too.
+        woke, self._waking = self._waking, True
         try:
             with tracing.use(first.span):
-                woke = self._around.wake(instance)
+                woke |= self._around.wake(instance)
         except AetherlessError as error:
+            woke = False
             now = time.monotonic()
             refused_since = refused_since or now
-            if error.reason in PASSING and now - refused_since < PASSING_S:
-                return refused_since
-            with self._lock:
-                self._fail_waiting(error)
+            if error.reason not in PASSING or now - refused_since >= PASSING_S:
+                with self._lock:
+                    self._fail_waiting(error)
             return refused_since
         finally:
-            self._waking = False
-        with self._lock:
-            for call in self._waiting:
-                call.woke |= woke
+            with self._lock:
+                self._waking = woke and self._attachment is None
         return 0.0
 
     def _fail_waiting(self, error: AetherlessError) -> None:

@@ -9,6 +9,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class RingLoop:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._times: list[tuple[float, int, Callable[[], None]]] = []
-        self._deadlines: list[tuple[float, int, Call]] = []
+        self._deadlines: list[tuple[float, int, weakref.ref[Call]]] = []
         self._sort_out_at = FEWEST_TO_SORT_OUT
         self._sleeps_until = 0.0
         self._stopping = False
@@ -80,17 +81,17 @@ class RingLoop:
             self._rouse()
 
     def watch(self, call: Call) -> None:
-        """End a call at its deadline, unless it is over by then."""
+        """End a call at its deadline, unless it is over by then; does not keep it."""
         with self._lock:
             if len(self._deadlines) >= self._sort_out_at:
                 self._sort_out()
-            heapq.heappush(self._deadlines, (call.until, call.id, call))
+            heapq.heappush(self._deadlines, (call.until, call.id, weakref.ref(call)))
         if call.until < self._sleeps_until:
             self._rouse()
 
     def _sort_out(self) -> None:
         """Drop the calls that are over, so that no more than twice the open ones are kept."""
-        self._deadlines = [entry for entry in self._deadlines if not entry[2].is_over]
+        self._deadlines = [entry for entry in self._deadlines if entry[2]() is not None]
         heapq.heapify(self._deadlines)
         self._sort_out_at = max(FEWEST_TO_SORT_OUT, 2 * len(self._deadlines))
 
@@ -128,7 +129,8 @@ class RingLoop:
                 if self._times and self._times[0][0] <= now:
                     callback: Callable[[], object] = heapq.heappop(self._times)[2]
                 elif self._deadlines and self._deadlines[0][0] <= now:
-                    callback = heapq.heappop(self._deadlines)[2].expire
+                    call = heapq.heappop(self._deadlines)[2]()
+                    callback = _nothing if call is None else call.expire
                 else:
                     return
             self._attempt(callback)
@@ -141,3 +143,7 @@ class RingLoop:
                 callback()
         except Exception:
             log.exception("a ring's errand failed")
+
+
+def _nothing() -> None:
+    """Do nothing: the call has ended."""
