@@ -250,3 +250,17 @@ def test_sqlite_refuses_another_version(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(SchemaError):
         SqliteStore(path)
+
+
+def test_pipelines_are_stored_with_functions(store: Store) -> None:
+    """Put, replaced and removed in the same commit; of one that fails nothing is stored."""
+    store.commit([Write(record())], pipelines={"b": b"1", "a": b"2"})
+    assert list(store.pipelines().items()) == [("a", b"2"), ("b", b"1")]
+    store.commit([], pipelines={"a": b"3", "b": b"", "gone": b""})
+    assert store.pipelines() == {"a": b"3"}
+    with pytest.raises(StoreConflictError):
+        store.commit([Write(record(mod_revision=7))], pipelines={"a": b"", "c": b"4"})
+    assert store.pipelines() == {"a": b"3"}
+    assert store.revision() == 1
+    store.clear()
+    assert store.pipelines() == {}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import grpc
 
     from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub
+    from aetherless.ipc.v1.pipeline_pb2 import Pipeline
     from aetherless.netplane.v1.netplane_service_pb2_grpc import NetplaneServiceStub
     from aetherless.registry.v1.function_pb2 import Function
     from aetherless.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -84,6 +85,20 @@ class Mesh:
         request = messages.ListInstancesRequest(page_size=PAGE, function_id=function_id)
         return list(_pages(self.snapshotter.ListInstances, request, "instances"))
 
+    def pipeline(self, pipeline_id: str) -> Pipeline:
+        """Return one pipeline as the ipc service has it, with its counters."""
+        from aetherless.ipc.v1 import ipc_service_pb2 as messages
+
+        request = messages.GetPipelineRequest(name=pipeline_name(pipeline_id))
+        return self.ipc.GetPipeline(request).pipeline
+
+    def pipelines(self) -> list[Pipeline]:
+        """Return all pipelines, by name."""
+        from aetherless.ipc.v1 import ipc_service_pb2 as messages
+
+        request = messages.ListPipelinesRequest(page_size=PAGE)
+        return list(_pages(self.ipc.ListPipelines, request, "pipelines"))
+
     def close(self) -> None:
         """Close every channel."""
         for channel in self._channels:
@@ -112,6 +127,11 @@ def mesh(settings: Settings | None = None) -> Iterator[Mesh]:
 def function_name(function_id: str) -> str:
     """Return the resource name of a function."""
     return f"functions/{function_id}"
+
+
+def pipeline_name(pipeline_id: str) -> str:
+    """Return the resource name of a pipeline."""
+    return f"pipelines/{pipeline_id}"
 
 
 def _pages(call: Any, request: Any, field: str) -> Iterator[Any]:

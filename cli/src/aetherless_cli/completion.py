@@ -68,3 +68,24 @@ def function_ids(incomplete: str) -> list[str]:
             return []
     ids = (each.spec.function_id for each in found.functions)
     return [each for each in ids if each.startswith(incomplete)]
+
+
+def pipeline_ids(incomplete: str) -> list[str]:
+    """Return the ids of the pipelines that begin so; none when no ipc service answers at once."""
+    from aetherless.ipc.v1 import ipc_service_pb2 as messages
+    from aetherless.ipc.v1 import ipc_service_pb2_grpc as stubs
+    from aetherless_common.channels import connect
+    from aetherless_common.errors import AetherlessError
+    from aetherless_common.settings import Settings
+
+    settings = Settings.load()
+    if not settings.socket_path("ipc").exists():
+        return []
+    with connect(settings, "ipc") as channel:
+        request = messages.ListPipelinesRequest(page_size=MOST)
+        try:
+            found = stubs.IpcServiceStub(channel).ListPipelines(request, timeout=PATIENCE)
+        except AetherlessError:
+            return []
+    ids = (each.name.rpartition("/")[2] for each in found.pipelines)
+    return [each for each in ids if each.startswith(incomplete)]

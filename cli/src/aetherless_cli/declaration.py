@@ -7,8 +7,8 @@ from pathlib import Path
 
 from google.protobuf.duration_pb2 import Duration
 
-from aetherless.registry.v1 import function_pb2
-from aetherless_cli.config import Config, FunctionConfig, Warmup
+from aetherless.registry.v1 import function_pb2, pipeline_pb2
+from aetherless_cli.config import Config, FunctionConfig, PipelineConfig, Warmup, stages_of
 from aetherless_cli.digest import digest_of
 
 KINDS = {
@@ -22,12 +22,37 @@ CAPABILITIES = {
 }
 
 
+DELIVERIES = {
+    "at-least-once": pipeline_pb2.DELIVERY_AT_LEAST_ONCE,
+    "at-most-once": pipeline_pb2.DELIVERY_AT_MOST_ONCE,
+}
+
+
 def specs_of(config: Config, restore_timeout_ms: int) -> list[function_pb2.FunctionSpec]:
     """Return every function of a configuration as the registry takes it.
 
     ``restore_timeout_ms`` is for functions that have none of their own.
     """
     return [_spec(function, restore_timeout_ms) for function in config.functions]
+
+
+def pipelines_of(config: Config) -> list[pipeline_pb2.PipelineSpec]:
+    """Return every pipeline of a configuration as the registry takes it."""
+    return [_pipeline(pipeline) for pipeline in config.pipelines]
+
+
+def _pipeline(pipeline: PipelineConfig) -> pipeline_pb2.PipelineSpec:
+    spec = pipeline_pb2.PipelineSpec(
+        pipeline_id=pipeline.id,
+        timeout=_duration(pipeline.timeout_ms),
+        delivery=DELIVERIES[pipeline.delivery],
+    )
+    for stage in stages_of(pipeline):
+        added = spec.stages.add(
+            stage_id=stage.stage_id, function_id=stage.function_id, method=stage.method
+        )
+        getattr(added, "from").extend(stage.sources)  # a word of Python's
+    return spec
 
 
 def _spec(function: FunctionConfig, restore_timeout_ms: int) -> function_pb2.FunctionSpec:

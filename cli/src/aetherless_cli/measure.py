@@ -42,19 +42,24 @@ def measure_all(services: Mesh, function_id: str | None) -> list[dict[str, Any]]
 
 @dataclass
 class Rates:
-    """Turns counters into rates, from what they were the last time."""
+    """Turns counters into rates, from what they were the last time.
 
+    Args:
+        names: what is also shown per second, and under which name.
+    """
+
+    names: Mapping[str, str] = field(default_factory=lambda: RATES)
     _counted: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     _at: float = 0.0
 
     def add_to(self, rows: list[dict[str, Any]], now: float | None = None) -> None:
-        """Add rates to the numbers of functions; None where nothing can be compared."""
+        """Add rates to rows, told apart by their ids; None where nothing can be compared."""
         at = time.monotonic() if now is None else now
         for row in rows:
             before = self._counted.get(row["id"], {})
-            for name, rate in RATES.items():
+            for name, rate in self.names.items():
                 row[rate] = _rate(before.get(name), row[name], at - self._at)
-        self._counted = {row["id"]: {name: row[name] for name in RATES} for row in rows}
+        self._counted = {row["id"]: {name: row[name] for name in self.names} for row in rows}
         self._at = at
 
 

@@ -29,7 +29,12 @@ def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> N
         ctx.find_object(Options).config = value  # type: ignore[union-attr] # set by the group
 
 
-def _check_id(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+def check_id(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse what can't be an id.
+
+    Raises:
+        InvalidArgument: INVALID_ARGUMENT.
+    """
     if value is not None and not FUNCTION_ID.fullmatch(value):
         raise errors.invalid_id(value)
     return value
@@ -66,7 +71,7 @@ def id_argument(*, required: bool = True) -> Callable[..., Any]:
         "function_id",
         metavar="ID" if required else "[ID]",
         required=required,
-        callback=_check_id,
+        callback=check_id,
         shell_complete=complete_ids,
     )
 

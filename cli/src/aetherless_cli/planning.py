@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from aetherless.registry.v1.function_pb2 import FunctionSpec
+    from aetherless.registry.v1.pipeline_pb2 import PipelineSpec
     from aetherless_cli.client import Mesh
     from aetherless_cli.console import Console
     from aetherless_cli.rollout import Rollout
@@ -25,13 +26,14 @@ COLOURS = {"CREATE": "32", "UPDATE": "33", "RETRY": "33", "UNCHANGED": "2", "DEL
 
 
 class Planner:
-    """Plans a declaration of functions, and makes it.
+    """Plans a declaration of functions and pipelines, and makes it.
 
     Args:
         mesh: the services.
         console: where the plan is shown.
         specs: the functions.
-        prune: whether functions that are not among them are deleted.
+        pipelines: the pipelines.
+        prune: whether functions and pipelines that are not among them are deleted.
         show_values: whether values of environment variables are shown.
     """
 
@@ -40,6 +42,7 @@ class Planner:
         mesh: Mesh,
         console: Console,
         specs: Sequence[FunctionSpec],
+        pipelines: Sequence[PipelineSpec] = (),
         *,
         prune: bool = False,
         show_values: bool = False,
@@ -47,20 +50,25 @@ class Planner:
         self._mesh = mesh
         self._console = console
         self._specs = specs
+        self._pipelines = pipelines
         self._prune = prune
         self._show_values = show_values
 
-    def show(self) -> Sequence[messages.FunctionPlan]:
+    def show(self) -> messages.ApplyConfigResponse:
         """Ask for the plan, and show it.
 
         Raises:
             AetherlessError: the registry refuses the declaration, or does not answer.
         """
-        plan = self._ask()
-        text = "\n".join(line for each in plan for line in self._lines(each))
-        told = [self._data(each) for each in plan]
-        self._console.line(text, event="plan", functions=told)
-        return plan
+        answer = self._ask()
+        lines = [line for each in answer.plan for line in self._lines(each)]
+        lines += [line for each in answer.pipeline_plan for line in self._pipeline_lines(each)]
+        told = {
+            "functions": [self._data(each) for each in answer.plan],
+            "pipelines": [to_plain(each) for each in answer.pipeline_plan],
+        }
+        self._console.line("\n".join(lines), event="plan", **told)
+        return answer
 
     def carry_out(self, rollout: Rollout) -> None:
         """Show the plan, then declare exactly that.
@@ -69,25 +77,28 @@ class Planner:
             Aborted: ETAG_MISMATCH, something else would happen now than was shown.
             AetherlessError: the registry refuses the declaration, or does not answer.
         """
-        plan = shown = self.show()
+        answer = shown = self.show()
         for left in reversed(range(ATTEMPTS)):
-            etags = {each.function_id: each.etag for each in plan}
+            etags = {each.function_id: each.etag for each in answer.plan}
             try:
-                return rollout.declare(self._specs, prune=self._prune, etags=etags)
+                return rollout.declare(self._specs, self._pipelines, prune=self._prune, etags=etags)
             except Aborted as error:
                 if error.reason != "ETAG_MISMATCH" or not left:
                     raise
-                plan = self._ask()
-                if _content(plan) != _content(shown):
+                answer = self._ask()
+                if _content(answer) != _content(shown):
                     raise
         return None
 
-    def _ask(self) -> Sequence[messages.FunctionPlan]:
-        """Return the plan."""
+    def _ask(self) -> messages.ApplyConfigResponse:
+        """Return what would be answered to the declaration, with the plan."""
         request = messages.ApplyConfigRequest(
-            functions=self._specs, prune=self._prune, validate_only=True
+            functions=self._specs,
+            pipelines=self._pipelines,
+            prune=self._prune,
+            validate_only=True,
         )
-        return self._mesh.registry.ApplyConfig(request).plan
+        return self._mesh.registry.ApplyConfig(request)
 
     def _lines(self, plan: messages.FunctionPlan) -> Iterator[str]:
         """Yield what happens to a function, for people."""
@@ -103,6 +114,15 @@ class Planner:
             else:
                 yield f"    {field.ljust(width)}  {before or '-'} → {after or '-'}"
 
+    def _pipeline_lines(self, plan: messages.PipelinePlan) -> Iterator[str]:
+        """Yield what happens to a pipeline, for people."""
+        action = enum_word(plan, "action")
+        word = self._console.paint(action.lower(), COLOURS[action])
+        yield f"pipeline {plan.pipeline_id}: {word}"
+        width = max((len(each.field) for each in plan.changes), default=0)
+        for each in plan.changes:
+            yield f"    {each.field.ljust(width)}  {each.before or '-'} → {each.after or '-'}"
+
     def _data(self, plan: messages.FunctionPlan) -> dict[str, Any]:
         """Return what happens to a function, for programs."""
         fields = ("field", "before", "after")
@@ -117,12 +137,9 @@ class Planner:
         return change.field, before, after
 
 
-def _content(plan: Sequence[messages.FunctionPlan]) -> list[bytes]:
+def _content(answer: messages.ApplyConfigResponse) -> bytes:
     """Return what a plan says, whatever its etags are."""
-    told = []
-    for each in plan:
-        copy = messages.FunctionPlan()
-        copy.CopyFrom(each)
-        copy.etag = ""
-        told.append(copy.SerializeToString(deterministic=True))
-    return told
+    copy = messages.ApplyConfigResponse(plan=answer.plan, pipeline_plan=answer.pipeline_plan)
+    for each in copy.plan:
+        each.etag = ""
+    return copy.SerializeToString(deterministic=True)

@@ -35,6 +35,10 @@ REGISTRY = {
     "PEER_UNREACHABLE": ("UNAVAILABLE", "start the services with aetherctl up"),
     "PEER_TIMEOUT": ("DEADLINE_EXCEEDED", "try again; see the service's log if it stays"),
     "OPERATION_IN_PROGRESS": ("ABORTED", _AGAIN),
+    "FUNCTION_IN_USE": (
+        "FAILED_PRECONDITION",
+        "deploy --prune a file without the pipeline first",
+    ),
     "REVISION_NOT_FOUND": (
         "NOT_FOUND",
         "aetherctl describe shows the revisions that are kept; deploy other files anew",

@@ -18,6 +18,7 @@ from aetherless_common.errors import AetherlessError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from aetherless.registry.v1.pipeline_pb2 import PipelineSpec
     from aetherless_cli.client import Mesh
     from aetherless_cli.console import Console
     from aetherless_cli.live import Changes
@@ -55,18 +56,23 @@ class Rollout:
     def declare(
         self,
         specs: Sequence[function_pb2.FunctionSpec],
+        pipelines: Sequence[PipelineSpec] = (),
         *,
         prune: bool,
         etags: Mapping[str, str] | None = None,
     ) -> None:
-        """Declare the functions; with ``etags`` only if they are as they were then.
+        """Declare functions and pipelines; with ``etags`` only if they are as they were then.
 
         Raises:
             AetherlessError: the registry refuses them, or does not answer.
         """
         self._wait_for_stream()
         request = messages.ApplyConfigRequest(
-            functions=specs, prune=prune, request_id=str(uuid.uuid4()), etags=etags
+            functions=specs,
+            pipelines=pipelines,
+            prune=prune,
+            request_id=str(uuid.uuid4()),
+            etags=etags,
         )
         self._begin(self._mesh.registry.ApplyConfig(request).functions)
 

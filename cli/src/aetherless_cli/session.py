@@ -9,7 +9,7 @@ from aetherless.netplane.v1 import netplane_service_pb2
 from aetherless.snapshotter.v1 import snapshotter_service_pb2
 from aetherless_cli import errors, orchestrator, preflight
 from aetherless_cli.client import Mesh, mesh
-from aetherless_cli.declaration import specs_of
+from aetherless_cli.declaration import pipelines_of, specs_of
 from aetherless_cli.interruption import Interrupted, interruptible, undisturbed
 from aetherless_cli.live import Changes, changes
 from aetherless_cli.planning import Planner
@@ -82,7 +82,8 @@ class Session:
         rollout = self._rollout = Rollout(services, stream, self._console, self._alive)
         with self._console.busy("looking at the functions' files"):
             specs = specs_of(self._config, self._settings.restore_timeout_ms)
-        Planner(services, self._console, specs).carry_out(rollout)
+        pipelines = pipelines_of(self._config)
+        Planner(services, self._console, specs, pipelines).carry_out(rollout)
         rollout.follow()
         finish(rollout, self._console, goes_on=not (foreground and self._started))
 

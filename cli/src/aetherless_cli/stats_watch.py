@@ -3,24 +3,20 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from aetherless_cli import errors
+from aetherless_cli.live_table import make_view
 from aetherless_cli.measure import Rates, measure_all
-from aetherless_cli.output import print_data
 from aetherless_common.errors import AetherlessError, DeadlineExceeded, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from aetherless_cli.client import Mesh
+    from aetherless_cli.live_table import View
 
-GAP = "  "
 # Title, key.
 COLUMNS = (
     ("ID", "id"),
@@ -34,13 +30,6 @@ COLUMNS = (
     ("IN/S", "received_bytes_per_s"),
     ("OUT/S", "sent_bytes_per_s"),
 )
-TIME = ("TIME", "time")
-SHORTEST_ID = 8
-# So that columns stand still while numbers grow.
-NARROWEST = 5
-UNITS = "BKMGT"
-KIBI = 1024
-TENTHS_BELOW = 100
 
 
 def watch_stats(
@@ -52,8 +41,17 @@ def watch_stats(
         Aborted: TAKEN_DOWN, the orchestrator is gone.
         AetherlessError: there is no such function.
     """
-    view = make_view(form)
-    sampler = _Sampler(services, function_id)
+    sampler = Sampler(services, lambda: measure_all(services, function_id), Rates())
+    watch(sampler, make_view(form, COLUMNS, "functions"), interval, number)
+
+
+def watch(sampler: Sampler, view: View, interval: float, number: int | None) -> None:
+    """Show what is sampled every ``interval`` seconds, ``number`` times or until Ctrl-C.
+
+    Raises:
+        Aborted: TAKEN_DOWN, the orchestrator is gone.
+        AetherlessError: what is asked for does not exist.
+    """
     due = time.monotonic()
     shown = 0
     try:
@@ -67,20 +65,28 @@ def watch_stats(
         view.end()  # the usual end of watching
 
 
-class _Sampler:
-    """Measures; while a service is away, what was measured last stands."""
+class Sampler:
+    """Measures; while a service is away, what was measured last stands.
 
-    def __init__(self, services: Mesh, function_id: str | None) -> None:
+    Args:
+        services: the orchestrator's.
+        measure: returns rows of numbers, each with an id.
+        rates: adds what is counted per second to them.
+    """
+
+    def __init__(
+        self, services: Mesh, measure: Callable[[], list[dict[str, Any]]], rates: Rates
+    ) -> None:
         self._services = services
-        self._function_id = function_id
-        self._rates = Rates()
+        self._measure = measure
+        self._rates = rates
         self._rows: list[dict[str, Any]] = []
         self.problem = ""
 
     def sample(self) -> list[dict[str, Any]]:
         """Return the numbers as they are now."""
         try:
-            rows = measure_all(self._services, self._function_id)
+            rows = self._measure()
         except (Unavailable, DeadlineExceeded) as error:
             self._bear(error)
         else:
@@ -95,145 +101,3 @@ class _Sampler:
         if not self._rows:
             raise error
         self.problem = f"{error.metadata.get('service', 'a service')} does not answer"
-
-
-class _Objects:
-    """One JSON object per line, or one YAML document, each time."""
-
-    def __init__(self, form: str) -> None:
-        self._form = form
-
-    def show(self, rows: Sequence[dict[str, Any]], problem: str) -> None:
-        """Show the numbers."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        data = {"time": now, "problem": problem, "functions": list(rows)}
-        if self._form == "json":
-            print(json.dumps(data), flush=True)
-            return
-        print("---")
-        print_data(data, self._form)
-        sys.stdout.flush()
-
-    def end(self) -> None:
-        """Leave it at that."""
-
-
-class _Lines:
-    """One line per function each time, for a file or a pipe."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._widths: list[int] = []
-
-    def show(self, rows: Sequence[dict[str, Any]], problem: str) -> None:
-        """Append the numbers; the titles come first, and again when the columns grew."""
-        now = datetime.now(UTC).astimezone().strftime("%H:%M:%S")
-        columns = (TIME, *COLUMNS)
-        cells = [[now, *_cells(each)] for each in rows]
-        titles = [title for title, _ in columns]
-        widths = _widths([titles, *cells], self._widths)
-        if widths != self._widths:
-            cells.insert(0, titles)
-            self._widths = widths
-        self._stream.writelines(f"{_line(each, widths, GAP, left=2)}\n" for each in cells)
-        if problem:
-            self._stream.write(f"{now}  {problem}\n")
-        self._stream.flush()
-
-    def end(self) -> None:
-        """Leave it at that."""
-
-
-class _Table:
-    """One table in place, no wider and no higher than the terminal."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._height = 0
-
-    def show(self, rows: Sequence[dict[str, Any]], problem: str) -> None:
-        """Draw over what was drawn last."""
-        lines = table_lines(rows, problem, *shutil.get_terminal_size())
-        back = f"\x1b[{self._height}F" if self._height else ""
-        self._stream.write(back + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
-        self._stream.flush()
-        self._height = len(lines)
-
-    def end(self) -> None:
-        """Leave the last table, without the terminal's ^C below it."""
-        self._stream.write("\r\x1b[K")
-        self._stream.flush()
-
-
-def make_view(form: str, stream: TextIO | None = None) -> _Objects | _Lines | _Table:
-    """Return where the numbers are shown."""
-    out = stream or sys.stdout
-    if form != "table":
-        return _Objects(form)
-    return _Table(out) if out.isatty() else _Lines(out)
-
-
-def table_lines(
-    rows: Sequence[dict[str, Any]], problem: str, columns: int, height: int
-) -> list[str]:
-    """Return the lines of the table on a terminal of that size."""
-    titles = [title for title, _ in COLUMNS]
-    # The last line of a terminal is the cursor's, one is the titles', one may tell of the rest.
-    room = max(height - 3 - bool(problem), 1)
-    cells = [_cells(each) for each in rows[:room]]
-    widths = _widths([titles, *cells], [NARROWEST] * len(titles))
-    gap = GAP if sum(widths) + len(GAP) * (len(widths) - 1) < columns else " "
-    spare = columns - 1 - sum(widths[1:]) - len(gap) * (len(widths) - 1)
-    widths[0] = min(widths[0], max(spare, SHORTEST_ID))
-    lines = [_line(each, widths, gap) for each in [titles, *cells]]
-    if len(rows) > room:
-        lines.append(f"and {len(rows) - room} more")
-    if problem:
-        lines.append(problem)
-    return [line[: columns - 1] for line in lines]
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    """Return a function's numbers as text."""
-    return [_text(key, row[key]) for _, key in COLUMNS]
-
-
-def _text(key: str, value: Any) -> str:
-    """Return one number as text."""
-    if value is None:
-        return "-"
-    if "bytes" in key:
-        return short_size(value)
-    if isinstance(value, float):
-        return f"{value:.1f}" if value < TENTHS_BELOW else f"{value:.0f}"
-    return str(value)
-
-
-def short_size(count: float) -> str:
-    """Return bytes in at most five characters: 512B, 9.1K, 120M."""
-    for unit in UNITS:
-        if count < KIBI or unit == UNITS[-1]:
-            tenths = unit != "B" and count < TENTHS_BELOW
-            return f"{count:.1f}{unit}" if tenths else f"{count:.0f}{unit}"
-        count /= KIBI
-    raise AssertionError(count)
-
-
-def _widths(lines: Sequence[Sequence[str]], least: Sequence[int] = ()) -> list[int]:
-    """Return the widths of columns; none gets narrower than it was."""
-    widest = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
-    return [max(pair) for pair in zip(widest, least, strict=True)] if least else widest
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], gap: str, left: int = 1) -> str:
-    """Return cells in columns: the first ``left`` of them to the left, numbers to the right."""
-    fitted = [
-        _cut(cell, width).ljust(width) if index < left else cell.rjust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return gap.join(fitted).rstrip()
-
-
-def _cut(text: str, width: int) -> str:
-    """Return a text that fits."""
-    return text if len(text) <= width else f"{text[: width - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from google.rpc import status_pb2
 
 from aetherless.ipc.v1 import ipc_service_pb2 as messages
-from aetherless_cli.commands.invoke import plain
+from aetherless_cli.invocation import plain
 from aetherless_cli.output import error_data, print_error
 from aetherless_common.status import from_status
 

@@ -14,9 +14,10 @@ from unit.cli.played import Netplane, Registry, Snapshotter, function
 
 from aetherless.netplane.v1 import netplane_service_pb2 as netplane_pb2
 from aetherless.netplane.v1 import route_pb2
+from aetherless_cli.live_table import make_view, short_size, table_lines
 from aetherless_cli.main import run
 from aetherless_cli.measure import RATES, Rates
-from aetherless_cli.stats_watch import COLUMNS, make_view, short_size, table_lines
+from aetherless_cli.stats_watch import COLUMNS
 from aetherless_common import status
 from aetherless_common.errors import Unavailable
 
@@ -99,7 +100,7 @@ def test_sizes_are_short(count: float, text: str) -> None:
 def test_a_table_fits_its_terminal(columns: int) -> None:
     """Long ids are cut, and what does not fit below is counted."""
     rows = [row("x" * 64, requests_per_s=1234.56, unique_memory_bytes=1 << 31) for _ in range(30)]
-    lines = table_lines(rows, "netplane does not answer", columns, 24)
+    lines = table_lines(rows, "netplane does not answer", columns, 24, COLUMNS)
     assert all(len(line) < columns for line in lines)
     assert len(lines) < 24
     assert lines[-2:] == ["and 10 more", "netplane does not answer"]
@@ -119,7 +120,7 @@ def test_at_80_columns_every_number_is_there() -> None:
         received_bytes_per_s=1023,
         sent_bytes_per_s=900 << 20,
     )
-    titles, shown = table_lines([busy], "", 80, 24)
+    titles, shown = table_lines([busy], "", 80, 24, COLUMNS)
     assert titles.split() == " ".join(title for title, _ in COLUMNS).split()
     assert shown.split()[1:] == [
         "12346",
@@ -145,7 +146,7 @@ class Screen(io.StringIO):
 def test_a_terminal_is_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second table goes up as many lines as the first had, and clears what is below."""
     screen = Screen()
-    view = make_view("table", screen)
+    view = make_view("table", COLUMNS, "functions", screen)
     view.show([row("a"), row("b")], "")
     assert screen.getvalue().count("\n") == 3
     assert "\x1b[3F" not in screen.getvalue()

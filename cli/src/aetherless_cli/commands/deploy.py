@@ -13,9 +13,9 @@ from aetherless_cli.options import output_option
 if TYPE_CHECKING:
     from aetherless_cli.main import Options
 
-HELP = """Add or update the functions of a file.
+HELP = """Add or update the functions and pipelines of a file.
 
-Functions that the file does not name stay as they are, unless --prune is given. A new revision is
+What the file does not name stays as it is, unless --prune is given. A new revision is
 made beside the old one, which serves until the new one does. Without FILE the global -c is taken.
 
 First the plan is shown: which functions are new, change (field by field), stay, are tried again or
@@ -41,7 +41,9 @@ Examples:
     metavar="FILE",
     help="The same as the argument.",
 )
-@click.option("--prune", is_flag=True, help="Delete the functions that the file does not name.")
+@click.option(
+    "--prune", is_flag=True, help="Delete the functions and pipelines that the file does not name."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan, change nothing.")
 @click.option("--show-values", is_flag=True, help="Show the values of environment variables, too.")
 @output_option
@@ -65,7 +67,7 @@ def command(
     from aetherless_cli import orchestrator
     from aetherless_cli.client import mesh
     from aetherless_cli.console import Console
-    from aetherless_cli.declaration import specs_of
+    from aetherless_cli.declaration import pipelines_of, specs_of
     from aetherless_cli.live import changes
     from aetherless_cli.planning import Planner
     from aetherless_cli.rollout import Rollout
@@ -79,7 +81,9 @@ def command(
         orchestrator.refuse_other_settings(settings)
         with console.busy("looking at the functions' files"):
             specs = specs_of(config, settings.restore_timeout_ms)
-        planner = Planner(services, console, specs, prune=prune, show_values=show_values)
+        planner = Planner(
+            services, console, specs, pipelines_of(config), prune=prune, show_values=show_values
+        )
         if dry_run:
             planner.show()
             return

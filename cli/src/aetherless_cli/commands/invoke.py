@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from aetherless_cli.options import id_argument, output_option
 
 if TYPE_CHECKING:
-    from aetherless.ipc.v1.ipc_service_pb2 import InvokeResponse
     from aetherless_cli.main import Options
 
 #: How much longer than the call itself the service may take to say that its time is over.
@@ -67,7 +65,7 @@ def command(
     """Call a function through its channel of shared memory."""
     from aetherless.ipc.v1 import ipc_service_pb2 as messages
     from aetherless_cli.client import function_name, mesh
-    from aetherless_cli.output import print_data
+    from aetherless_cli.invocation import given, show
 
     request = messages.InvokeRequest(
         function=function_name(function_id), method=method, wait_for_room=wait
@@ -81,17 +79,12 @@ def command(
         with mesh() as services:
             stream_lines(services.ipc, request, options.output)
         return
-    given = _given(source, data, file)
-    _refuse_too_much(function_id, given)
-    request.data = given
+    request.data = given(source, data, file)
+    _refuse_too_much(function_id, request.data)
     with mesh() as services:
         limit = timeout + PATIENCE_S if timeout else None
         answer = services.ipc.Invoke(request, timeout=limit)
-    if options.output == "table":
-        sys.stdout.buffer.write(answer.data)
-        sys.stdout.buffer.flush()
-    else:
-        print_data({"function": function_id, **plain(answer)}, options.output)
+    show("function", function_id, answer, options.output)
 
 
 def _refuse_sources(*sources: object) -> None:
@@ -116,34 +109,3 @@ def _refuse_too_much(function_id: str, data: bytes) -> None:
         text = f"{len(data)} bytes for function {function_id}, of at most {MOST_BYTES}"
         metadata = {"function": function_id, "bytes": str(len(data)), "limit": str(MOST_BYTES)}
         raise error_of("ipc.aetherless", "PAYLOAD_TOO_LARGE", text, metadata)
-
-
-def _given(source: str | None, data: str | None, file: BinaryIO | None) -> bytes:
-    """Return what the handler is to be given.
-
-    Raises:
-        click.UsageError: more than one source is named.
-    """
-    if sum(each is not None for each in (source, data, file)) > 1:
-        raise click.UsageError("name one of --data, --file and -")
-    if source:
-        file = sys.stdin.buffer
-    return file.read() if file else (data or "").encode()
-
-
-def plain(answer: InvokeResponse) -> dict[str, Any]:
-    """Return an answer for programs; data that is no text stands as base64."""
-    from base64 import b64encode
-
-    from aetherless_cli.plain import milliseconds
-
-    try:
-        shown = {"data": answer.data.decode()}
-    except UnicodeDecodeError:
-        shown = {"data_base64": b64encode(answer.data).decode()}
-    return {
-        **shown,
-        "attempts": answer.attempts,
-        "woke": answer.woke,
-        "elapsed_ms": milliseconds(answer.elapsed),
-    }

@@ -4,7 +4,15 @@
 from __future__ import annotations
 
 from aetherless_cli.config.load import load
-from aetherless_cli.config.models import Config, FunctionConfig, Orchestrator, Warmup
+from aetherless_cli.config.models import (
+    Config,
+    FunctionConfig,
+    Orchestrator,
+    PipelineConfig,
+    StageConfig,
+    Warmup,
+)
+from aetherless_cli.config.pipelines import stages_of
 from aetherless_cli.config.violation import ConfigError, Violation
 
 __all__ = [
@@ -12,7 +20,10 @@ __all__ = [
     "ConfigError",
     "FunctionConfig",
     "Orchestrator",
+    "PipelineConfig",
+    "StageConfig",
     "Violation",
     "Warmup",
     "load",
+    "stages_of",
 ]

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from aetherless_cli.config import nodes, paths, unknown
-from aetherless_cli.config.models import Config, FunctionConfig, Orchestrator, Warmup
+from aetherless_cli.config import nodes, paths, pipelines, unknown
+from aetherless_cli.config.models import (
+    Config,
+    FunctionConfig,
+    Orchestrator,
+    PipelineConfig,
+    StageConfig,
+    Warmup,
+)
 from aetherless_cli.config.violation import ConfigError, Violation
 
 if TYPE_CHECKING:
@@ -23,6 +30,8 @@ MODELS: tuple[tuple[tuple[str, ...], type[BaseModel]], ...] = (
     (("orchestrator",), Orchestrator),
     (("functions", "*"), FunctionConfig),
     (("functions", "*", "warmup"), Warmup),
+    (("pipelines", "*"), PipelineConfig),
+    (("pipelines", "*", "stages", "*"), StageConfig),
 )
 # Calls through a channel are told of a few times a second.
 LEAST_IDLE_MS = 1000
@@ -60,7 +69,7 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(path, [Violation(1, 1, "", "the file is not UTF-8 text")]) from error
     violations = [*nodes.duplicate_keys(document), *_repeated(document)]
-    violations += [*_callees(document), *_restless(document)]
+    violations += [*_callees(document), *_restless(document), *pipelines.violations(document)]
     config, found = _validate(document)
     violations += found
     resolved, found = _resolve(document, path.resolve().parent)
@@ -115,7 +124,12 @@ def _problem(kind: str, entry: Any) -> str:
 
 def _siblings(location: Location) -> list[str]:
     parent = tuple("*" if isinstance(step, int) else step for step in location[:-1])
-    return [name for where, model in MODELS if where == parent for name in model.model_fields]
+    return [
+        field.alias or name
+        for where, model in MODELS
+        if where == parent
+        for name, field in model.model_fields.items()
+    ]
 
 
 def _dotted(location: Location) -> str:

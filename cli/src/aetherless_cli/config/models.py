@@ -17,6 +17,7 @@ OUR_ENVIRONMENT = {
     "AETHER_FUNCTION_ID": "it is id",
     "PORT": "it is trigger_port",
 }
+ID = r"^[A-Za-z0-9_-]{1,64}$"
 MAX_VARIABLES = 1024
 MAX_ENVIRONMENT = 128 << 10  # bytes: the kernel takes no longer string
 
@@ -204,6 +205,52 @@ class FunctionConfig(_Strict):
     )
 
 
+class StageConfig(_Strict):
+    """One stage of a pipeline."""
+
+    function: str = Field(
+        pattern=ID,
+        description="The function; it needs ipc: true, and stands once in a pipeline.",
+    )
+    id: str | None = Field(
+        default=None, pattern=ID, description="The stage's name; left out, the function's."
+    )
+    method: str = Field(
+        default="",
+        pattern=r"^[!-.0-~]{0,64}$",
+        description="The method of its handler; left out, the default one.",
+    )
+    sources: list[str] | None = Field(
+        default=None,
+        alias="from",
+        max_length=32,
+        description="The stages whose results it takes, all of which stand before it, in the order"
+        " in which it is handed them; left out, the stage before.",
+    )
+
+
+class PipelineConfig(_Strict):
+    """Functions joined output to input."""
+
+    id: str = Field(pattern=ID, description="The pipeline's name; unique in the file.")
+    timeout_ms: int = Field(
+        default=30_000,
+        ge=1,
+        le=900_000,
+        description="How long a run may take whose caller names no time, in milliseconds.",
+    )
+    delivery: Literal["at-least-once", "at-most-once"] = Field(
+        default="at-least-once",
+        description="What becomes of a record when the stage that has it dies: it is handed to the"
+        " stage again, or its run ends with STAGE_LOST.",
+    )
+    stages: list[StageConfig] = Field(
+        min_length=1,
+        max_length=32,
+        description="The stages. The first takes what the caller gives, the last answers.",
+    )
+
+
 class Config(_Strict):
     """A whole configuration file."""
 
@@ -211,3 +258,6 @@ class Config(_Strict):
         default_factory=Orchestrator, description="What holds for the whole orchestrator."
     )
     functions: list[FunctionConfig] = Field(min_length=1, description="The functions.")
+    pipelines: list[PipelineConfig] = Field(
+        default_factory=list, max_length=256, description="Functions joined output to input."
+    )

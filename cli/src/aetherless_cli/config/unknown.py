@@ -29,6 +29,9 @@ REPLACED = {
     "functions.*.timeout": "use functions[].timeout_ms",
     "functions.*.idle_timeout_ms": "use functions[].idle_after_ms",
     "functions.*.env": "use functions[].environment",
+    "pipelines.*.name": "use pipelines[].id",
+    "pipelines.*.timeout": "use pipelines[].timeout_ms",
+    "pipelines.*.stages.*.inputs": "use pipelines[].stages[].from",
 }
 # Keys whose meaning is fixed but that this version does not serve.
 LATER = {
@@ -40,7 +43,6 @@ LATER = {
     "orchestrator.ipc",
     "orchestrator.scaling",
     "orchestrator.network",
-    "pipelines",
     "ipc",
     "volumes",
 }

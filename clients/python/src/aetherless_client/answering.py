@@ -119,7 +119,8 @@ def _routes(client: Client, stage: Stage, request: Request) -> tuple[Route, ...]
     """Return where to write to; waits until all of a stage's edges are there."""
     while True:
         routes, left = stage.routes, request.time_left()
-        if len(routes) >= stage.output_count or (left is not None and left <= 0):
+        late = stage.is_dropped or (left is not None and left <= 0)
+        if late or len(routes) >= stage.output_count:
             return routes
         client.glance()
         time.sleep(EDGE_SLICE_S)
@@ -142,7 +143,7 @@ def _publish(client: Client, work: Work, stage: Stage, target: str, record: byte
             output = None
         except PeerGoneError:
             output = None  # dropped meanwhile
-        if left is not None and left <= 0:
+        if stage.is_dropped or (left is not None and left <= 0):
             return False
         _wait(output, len(record), ROOM_SLICE_S if left is None else min(left, ROOM_SLICE_S))
         client.glance()

@@ -54,6 +54,7 @@ class Stage:
     def __init__(self, line: Line) -> None:
         self.outputs: dict[str, dict[int, Output]] = {}
         self.routes: tuple[Route, ...] = ()
+        self.is_dropped = False
         self._waiting: dict[int, dict[int, Held]] = {}
         self._finished: dict[int, None] = {}
         self.become_declared(line)
@@ -303,6 +304,7 @@ class Stages:
         for target, regions in stage.outputs.items():
             for number in list(regions):
                 self._drop(f"{pipeline}/{name}/{target}", "producer", number)
+        stage.is_dropped = True
         del self._stages[pipeline, name]
 
     def _sweep(self) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -184,7 +185,7 @@ class Broker:
                 return channel
             self._drain(channel, admission)
             attachment = admission.attachment
-        due = attachment.await_answers(patience) if attachment else 0
+        due = self._settle(attachment, patience) if attachment else 0
         with self.lock:
             if admission.state is State.DRAINING and (force or not due):
                 self._close(channel, admission, "closed")
@@ -194,6 +195,12 @@ class Broker:
                     self._reopen(channel, admission)
                 raise errors.calls_in_flight(channel_id, instance, due)
         return channel
+
+    def _settle(self, attachment: Attachment, patience: float) -> int:
+        """Wait for what is due from a peer; return how much still is."""
+        until = time.monotonic() + patience
+        due = attachment.await_answers(patience)
+        return due or int(not self._around.released(attachment, max(0, until - time.monotonic())))
 
     def _add(self, declaration: Declaration) -> Channel:
         """Make a channel."""

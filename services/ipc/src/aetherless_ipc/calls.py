@@ -114,6 +114,10 @@ class Call:
         """End it since its caller left, unless it is over."""
         self._end(b"", None, cancelled=True)
 
+    def comes_back(self) -> bool:
+        """Tell, of a call whose attachment ended, whether it may be delivered again."""
+        return True
+
     def ended(self) -> None:
         """Tell whoever waits for it; called once, from the thread that ended it."""
 

@@ -39,12 +39,16 @@ class Surroundings:
     """What deliveries of all channels have in common; each is called from any thread.
 
     ``wake`` wakes an instance and returns whether it had to be. ``used`` is told that a call was
-    sent. ``stray`` may take an answer to a call that its attachment does not have; ``called`` takes
-    a record by which a function calls another one.
+    sent, ``led`` to which attachment a function's calls will go, with the broker's lock held.
+    ``released`` waits, for so many seconds at most, until an attachment that no calls go to has let
+    go of its edges, and tells whether it has. ``stray`` may take an answer to a call that its
+    attachment does not have; ``called`` takes a record by which a function calls another one.
     """
 
     wake: Callable[[str], bool]
     used: Callable[[Attachment], None] = lambda _: None
+    led: Callable[[str, Attachment | None], None] = lambda _, __: None
+    released: Callable[[Attachment, float], bool] = lambda _, __: True
     stray: Callable[[Attachment, Response], bool] = lambda _, __: False
     called: Callable[[Attachment, bytes], None] = lambda _, __: None
 
@@ -80,6 +84,7 @@ class Delivery:
 
     def become_led_to(self, instance: str, attachment: Attachment | None) -> None:
         """Lead calls to an instance that is admitted, or to none, and to its attachment."""
+        self._around.led(self._function, attachment)
         with self._lock:
             self._instance = instance
             self._attachment = attachment
@@ -125,7 +130,8 @@ class Delivery:
 
     def lost(self, calls: list[Call]) -> None:
         """Take calls back whose attachment ended; they go to the next one before any others."""
-        calls = sorted((call for call in calls if not call.is_over), key=lambda call: call.id)
+        left = (call for call in calls if not call.is_over and call.comes_back())
+        calls = sorted(left, key=lambda call: call.id)
         if not calls:
             return
         with self._lock:

@@ -171,3 +171,13 @@ def stage_lost(pipeline: str, stage: str) -> Unavailable:
         {"pipeline": pipeline, "stage": stage},
         remedy="run it again if it may be worked on twice",
     )
+
+
+def edge_corrupt(pipeline: str, edge: str) -> DataLoss:
+    """Return the error for a run that was under way when an edge was found damaged."""
+    return DataLoss(
+        "RING_CORRUPT",
+        f"the edge {edge} of pipeline {pipeline} was damaged",
+        {"pipeline": pipeline, "edge": edge},
+        remedy="run it again; the edge was made anew",
+    )

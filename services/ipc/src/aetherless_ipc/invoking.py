@@ -118,9 +118,18 @@ class Invoker:
         method = request.method.encode()
         if len(method) > records.LONGEST_NAME:
             raise invalid_argument("method", f"has more than {records.LONGEST_NAME} bytes")
+        return channel, method, self.seconds(request, channel.declared.timeout_ms)
+
+    @staticmethod
+    def seconds(request: pb.InvokeRequest, otherwise_ms: int) -> float:
+        """Return how long what is asked for may take; its own time, or the other one.
+
+        Raises:
+            InvalidArgument: INVALID_ARGUMENT.
+        """
         timeout = codec.seconds("timeout", request.timeout) if request.HasField("timeout") else 0
-        timeout = timeout or channel.declared.timeout_ms / 1000
+        timeout = timeout or otherwise_ms / 1000
         left = callcontext.remaining()
         if left is not None and left < timeout:
             timeout = left - min(callcontext.MARGIN, left * SHARE_FOR_THE_ANSWER)
-        return channel, method, timeout
+        return timeout

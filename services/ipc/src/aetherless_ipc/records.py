@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 CALL = 6  # the type of a record by which a function calls another one
+OVER = 7  # the type of a record by which a stage hears that a run is over
 _REQUEST = struct.Struct("<QQIHH")
 _RESPONSE = struct.Struct("<QII")
 REQUEST_HEAD = _REQUEST.size
@@ -26,6 +27,8 @@ class Status(IntEnum):
     NO_FUNCTION = 5
     NOT_DELIVERED = 6  # the data is a message
     NO_ROOM = 7
+    PASSED_ON = 8  # only of stages: by the first one to those that read of it
+    EDGE_DAMAGED = 9  # the data is the edge's name
 
 
 @dataclass(frozen=True, slots=True)

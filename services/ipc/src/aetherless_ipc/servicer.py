@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 from aetherless.ipc.v1 import channel_pb2, ipc_service_pb2_grpc
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
 from aetherless_common.pagination import paginate
-from aetherless_ipc import codec, errors
-from aetherless_ipc.broker import Broker
+from aetherless_ipc import codec
+from aetherless_ipc.broker import Broker, ipc_folder
 from aetherless_ipc.delivery import Surroundings
+from aetherless_ipc.edgewatch import EdgeWatch
 from aetherless_ipc.invoking import Invoker
 from aetherless_ipc.nested import FunctionCalls
+from aetherless_ipc.pipeline_rpcs import PipelineRpcs
+from aetherless_ipc.pipeline_store import PipelineStore
+from aetherless_ipc.pipelines import Pipelines
+from aetherless_ipc.running import Runner
 from aetherless_ipc.sleepers import Sleepers
 from aetherless_ipc.streaming import InvokeStream, encode
+from aetherless_ring.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 DRAIN_S = 5.0
 
 
-class IpcServicer(ipc_service_pb2_grpc.IpcServiceServicer):
+class IpcServicer(PipelineRpcs):
     """The service: its RPCs, and its start and stop for ``run_service``.
 
     Args:
@@ -41,11 +47,35 @@ class IpcServicer(ipc_service_pb2_grpc.IpcServiceServicer):
         self._broker = Broker(settings, around)
         self._invoker = Invoker(self._broker)
         around.called = FunctionCalls(self._broker, self._invoker).take
+        pipelines = self._pipelines_beside(settings, around)
+        super().__init__(pipelines, self._broker.lock)
+        self._runner = Runner(self._broker, self._invoker, pipelines)
         self._default_ring_bytes = settings.shm_buffer_size
 
+    def _pipelines_beside(self, settings: Settings, around: Surroundings) -> Pipelines:
+        """Return the pipelines, which hear of what happens to channels."""
+        broker = self._broker
+        watch = EdgeWatch(broker.rings, broker.lock, self._wake_function)
+        store = PipelineStore(ipc_folder(settings) / "pipelines.json")
+        layout = Layout(settings.shm_buffer_size)
+        pipelines = Pipelines(store, layout, broker.lock, watch, around.used)
+        around.led, around.stray = pipelines.lead, pipelines.answered
+        around.released = pipelines.await_release
+        broker.observers.append(pipelines)
+        return pipelines
+
+    def _wake_function(self, function_id: str) -> None:
+        """Wake the instance that a function's calls go to.
+
+        Raises:
+            AetherlessError: there is none, or what the snapshotter says.
+        """
+        self._sleepers.wake(self._invoker.channel(function_id).declared.instance)
+
     def start(self) -> None:
-        """Make the declared channels again."""
+        """Make the declared channels and pipelines again."""
         self._broker.start()
+        self._pipelines.start()
         self._sleepers.start()
 
     def register(self, server: grpc.Server) -> None:
@@ -54,6 +84,7 @@ class IpcServicer(ipc_service_pb2_grpc.IpcServiceServicer):
 
     def stop(self) -> None:
         """Close the channels."""
+        self._pipelines.stop()
         self._broker.stop()
         self._sleepers.stop()
 
@@ -128,15 +159,23 @@ class IpcServicer(ipc_service_pb2_grpc.IpcServiceServicer):
     ) -> pb.InvokeResponse:
         """Call a function."""
         if request.pipeline:
-            raise errors.pipeline_not_found(request.pipeline.removeprefix("pipelines/"))
+            return self._run(request, context)
         channel, call = self._invoker.awaited(request)
         if not context.add_callback(call.cancel):
             call.cancel()  # the caller has left already
         self._invoker.finish(channel, call)
         return encode(call)
 
+    def _run(self, request: pb.InvokeRequest, context: grpc.ServicerContext) -> pb.InvokeResponse:
+        """Run a pipeline."""
+        run = self._runner.awaited(request)
+        if not context.add_callback(run.cancel):
+            run.cancel()  # the caller has left already
+        self._runner.finish(run)
+        return encode(run)
+
     def InvokeStream(  # noqa: N802  # the contract's name
         self, request_iterator: Iterator[pb.InvokeStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.InvokeStreamResponse]:
         """Call functions, many at once."""
-        yield from InvokeStream(self._invoker, request_iterator, context).answers()
+        yield from InvokeStream(self._invoker, self._runner, request_iterator, context).answers()

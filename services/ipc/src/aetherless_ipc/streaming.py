@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,10 +18,11 @@ from aetherless_common.errors import AetherlessError, internal
 from aetherless_common.status import to_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from aetherless_ipc.calls import Call
     from aetherless_ipc.invoking import Invoker
+    from aetherless_ipc.running import Runner
 
 log = structlog.get_logger()
 MOST_UNDER_WAY = 1024
@@ -32,6 +34,7 @@ class InvokeStream:
 
     Args:
         invoker: makes the calls.
+        runner: makes the runs of pipelines.
         requests: what the caller sends.
         context: gRPC's, of the stream.
     """
@@ -39,10 +42,12 @@ class InvokeStream:
     def __init__(
         self,
         invoker: Invoker,
+        runner: Runner,
         requests: Iterator[pb.InvokeStreamRequest],
         context: grpc.ServicerContext,
     ) -> None:
         self._invoker = invoker
+        self._runner = runner
         self._requests = requests
         self._context = context
         self._span = tracing.current()
@@ -86,15 +91,25 @@ class InvokeStream:
             self._ended.put(_answer(call_id, call))
 
         try:
-            channel, call = self._invoker.told(request.call, self._span, told)
+            call, begin = self._prepared(request.call, told)
         except AetherlessError as error:
             self._ended.put(_refusal(call_id, error))
             return
         self._under_way[number] = call
         try:
-            self._invoker.begin(channel, call)
+            begin()
         except AetherlessError as error:
             call.fail(error)
+
+    def _prepared(
+        self, request: pb.InvokeRequest, told: Callable[[Call], None]
+    ) -> tuple[Call, Callable[[], None]]:
+        """Return the call, or the run, that a request asks for, and what makes it."""
+        if request.pipeline:
+            run = self._runner.told(request, self._span, told)
+            return run, partial(self._runner.begin, run)
+        channel, call = self._invoker.told(request, self._span, told)
+        return call, partial(self._invoker.begin, channel, call)
 
     def _leave(self) -> None:
         """End the calls of a caller that left, and the reading; at the stream's end all is over."""

@@ -27,7 +27,7 @@ from aetherless_registry.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aetherless_common.errors import AetherlessError
     from aetherless_registry.machine import Activity
@@ -243,9 +243,10 @@ class Catalog:
         self,
         writes: Sequence[Write],
         answer: Callable[[Sequence[Change]], Answer] | None = None,
+        pipelines: Mapping[str, bytes] | None = None,
     ) -> Sequence[Change]:
         """Store changes, then tell them."""
-        changes = self.store.commit(writes, answer)
+        changes = self.store.commit(writes, answer, pipelines)
         self.on_changed(changes)
         for change in changes:
             self._news.publish(self._told(change))

@@ -30,6 +30,7 @@ __all__ = [
     "etag_mismatch",
     "events_compacted",
     "events_unreadable",
+    "function_in_use",
     "function_not_found",
     "internal",
     "invalid_argument",
@@ -67,6 +68,16 @@ def function_not_found(function: str) -> NotFound:
         f"there is no function {function}",
         {"function": function},
         remedy="see aetherctl list",
+    )
+
+
+def function_in_use(function: str, pipeline: str) -> FailedPrecondition:
+    """Return the error for a function that would go, or lose its channel, under a pipeline."""
+    return FailedPrecondition(
+        "FUNCTION_IN_USE",
+        f"the pipeline {pipeline} needs the function {function} with ipc: true",
+        {"function": function, "pipeline": pipeline},
+        remedy="delete the pipeline first: deploy --prune a file without it",
     )
 
 

@@ -18,7 +18,7 @@ from aetherless_registry.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aetherless_registry.store import MakeAnswer
 
@@ -31,6 +31,7 @@ class MemoryStore(Store):
         self._functions: dict[str, FunctionRecord] = {}
         self._changes: list[Change] = []
         self._answers: dict[str, Answer] = {}
+        self._pipelines: dict[str, bytes] = {}
         self._revision = 0
         self._compacted = 0
 
@@ -50,7 +51,17 @@ class MemoryStore(Store):
             found = [self._functions[key] for key in sorted(self._functions) if key > after]
             return found[:limit], self._revision
 
-    def commit(self, writes: Sequence[Write], answer: MakeAnswer | None = None) -> Sequence[Change]:
+    def pipelines(self) -> Mapping[str, bytes]:
+        """See Store."""
+        with self._lock:
+            return dict(sorted(self._pipelines.items()))
+
+    def commit(
+        self,
+        writes: Sequence[Write],
+        answer: MakeAnswer | None = None,
+        pipelines: Mapping[str, bytes] | None = None,
+    ) -> Sequence[Change]:
         """See Store."""
         with self._lock:
             functions = dict(self._functions)
@@ -59,6 +70,8 @@ class MemoryStore(Store):
                 given = answer(made)
                 self._answers[given.request_id] = given
             self._functions = functions
+            changed = {**self._pipelines, **(pipelines or {})}
+            self._pipelines = {key: spec for key, spec in changed.items() if spec}
             self._revision += len(made)
             self._changes += made
             return made
@@ -91,6 +104,7 @@ class MemoryStore(Store):
         with self._lock:
             self._functions.clear()
             self._answers.clear()
+            self._pipelines.clear()
             self.compact(self._revision)
 
     def close(self) -> None:

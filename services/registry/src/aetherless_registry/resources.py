@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aetherless.netplane.v1 import route_pb2
-from aetherless.registry.v1 import function_pb2, registry_service_pb2
+from aetherless.registry.v1 import function_pb2, pipeline_pb2, registry_service_pb2
 from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless_registry import errors, names, revisions, wakes
 from aetherless_registry.desired import ChannelRules, ObservedChannel
@@ -65,6 +65,11 @@ def encode_spec(spec: function_pb2.FunctionSpec) -> bytes:
 def decode_spec(data: bytes) -> function_pb2.FunctionSpec:
     """Return a declaration from its bytes; an empty one from none."""
     return function_pb2.FunctionSpec.FromString(data)
+
+
+def encode_pipeline(spec: pipeline_pb2.PipelineSpec) -> bytes:
+    """Return a pipeline's declaration as bytes; equal declarations give equal bytes."""
+    return spec.SerializeToString(deterministic=True)
 
 
 def encode_error(error: AetherlessError) -> bytes:

@@ -56,7 +56,13 @@ UPDATE {table} SET last_revision = revision, declare_time_ns = create_time_ns,
 """
     for table in ("functions", "changes")
 )
-MIGRATIONS = (_FIRST, _KEPT_REVISIONS)
+_PIPELINES = """
+CREATE TABLE pipelines (
+    pipeline_id TEXT PRIMARY KEY,
+    spec        BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+MIGRATIONS = (_FIRST, _KEPT_REVISIONS, _PIPELINES)
 EVENT_MIGRATIONS = (
     """
 CREATE TABLE counters (

@@ -21,6 +21,7 @@ from aetherless_registry.history import History
 from aetherless_registry.observer import Observer
 from aetherless_registry.operations import Operations
 from aetherless_registry.peers import Peers
+from aetherless_registry.pipeline_keeper import PipelineKeeper
 from aetherless_registry.reconciler import Reconciler
 from aetherless_registry.schema import SchemaError
 from aetherless_registry.servicer import RegistryServicer
@@ -105,7 +106,10 @@ class _Parts:
             self._catalog, self._peers, view, self._reconciler, chronicle, spans
         )
         operations = Operations(self._catalog, self._peers, view, self._observer, spans)
-        declarations = Declarations(self._catalog, self._reconciler.declared)
+        self._pipelines = PipelineKeeper(settings, store)
+        declarations = Declarations(
+            self._catalog, self._reconciler.declared, self._pipelines.declared
+        )
         self._checks = Checks(self._peers, self._reconciler)
         self.servicer = RegistryServicer(
             self._catalog, declarations, operations, self._checks, self._events
@@ -126,12 +130,14 @@ class _Parts:
             self._events.record("", "SERVICE_BACK", text, severity=WARNING, metadata=metadata)
         self._reconciler.start()
         self._observer.start()
+        self._pipelines.start()
 
     def stop(self) -> None:
         """End the threads, then let go of what they used."""
         self._catalog.close()
         self._checks.stop()
         self._observer.stop()
+        self._pipelines.stop()
         self._reconciler.stop()
         self._courses.close()
         self._peers.close()

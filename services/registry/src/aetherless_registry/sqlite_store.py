@@ -27,7 +27,7 @@ from aetherless_registry.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from aetherless_registry.store import MakeAnswer
@@ -90,12 +90,25 @@ class SqliteStore(Store):
             rows = self._db.execute(query, (after, -1 if limit is None else limit)).fetchall()
             return [_record(row) for row in rows], self._counter("revision")
 
-    def commit(self, writes: Sequence[Write], answer: MakeAnswer | None = None) -> Sequence[Change]:
+    def pipelines(self) -> Mapping[str, bytes]:
+        """See Store."""
+        query = "SELECT pipeline_id, spec FROM pipelines ORDER BY pipeline_id"
+        with self._lock:
+            return dict(self._db.execute(query).fetchall())
+
+    def commit(
+        self,
+        writes: Sequence[Write],
+        answer: MakeAnswer | None = None,
+        pipelines: Mapping[str, bytes] | None = None,
+    ) -> Sequence[Change]:
         """See Store."""
         with self._transaction():
             revision = self._counter("revision")
             made = [self._apply(write, revision + 1 + n) for n, write in enumerate(writes)]
             self._set_counter("revision", revision + len(made))
+            for pipeline_id, spec in (pipelines or {}).items():
+                self._put_pipeline(pipeline_id, spec)
             if answer is not None:
                 given = answer(made)
                 self._db.execute(
@@ -147,7 +160,7 @@ class SqliteStore(Store):
     def clear(self) -> None:
         """See Store."""
         with self._transaction():
-            for table in ("functions", "changes", "answers"):
+            for table in ("functions", "pipelines", "changes", "answers"):
                 self._db.execute(f"DELETE FROM {table}")
             self._set_counter("compacted", self._counter("revision"))
 
@@ -187,6 +200,14 @@ class SqliteStore(Store):
             (*values, int(write.remove)),
         )
         return Change(revision, write.remove, record)
+
+    def _put_pipeline(self, pipeline_id: str, spec: bytes) -> None:
+        """Store a pipeline's declaration; an empty one is removed."""
+        if not spec:
+            self._db.execute("DELETE FROM pipelines WHERE pipeline_id = ?", (pipeline_id,))
+            return
+        query = "INSERT OR REPLACE INTO pipelines (pipeline_id, spec) VALUES (?, ?)"
+        self._db.execute(query, (pipeline_id, spec))
 
     def _counter(self, name: str) -> int:
         """Read a counter."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     MakeAnswer = Callable[[Sequence["Change"]], "Answer"]
 
@@ -123,11 +123,21 @@ class Store(abc.ABC):
         """Return the functions with an id above ``after``, by id, and the revision of the list."""
 
     @abc.abstractmethod
-    def commit(self, writes: Sequence[Write], answer: MakeAnswer | None = None) -> Sequence[Change]:
+    def pipelines(self) -> Mapping[str, bytes]:
+        """Return the declarations of all pipelines, by id; what is in them the store can't read."""
+
+    @abc.abstractmethod
+    def commit(
+        self,
+        writes: Sequence[Write],
+        answer: MakeAnswer | None = None,
+        pipelines: Mapping[str, bytes] | None = None,
+    ) -> Sequence[Change]:
         """Make all changes or none, each with a revision of its own, in the order given.
 
-        ``answer`` makes, from the changes, the answer to remember with them. When this returns,
-        they survive the death of the process and of the host.
+        ``pipelines`` are declarations to be stored with them, which have no revision; an empty one
+        is removed. ``answer`` makes, from the changes, the answer to remember with them. When this
+        returns, they survive the death of the process and of the host.
 
         Raises:
             StoreConflictError: a record is not the one that was read.
@@ -155,7 +165,10 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def clear(self) -> None:
-        """Forget functions, changes and answers. Revisions go on; older ones count as compacted."""
+        """Forget functions, pipelines, changes and answers.
+
+        Revisions go on; older ones count as compacted.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

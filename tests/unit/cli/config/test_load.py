@@ -99,7 +99,7 @@ def test_everything_is_told_at_once_with_its_place(folder: Path) -> None:
             handler_pth: hello.py
             timeout_ms: 1:30
             capabilities: [SYS_ADMIN]
-        pipelines: []
+        pipelines: {}
         """,
     )
     assert [v.line for v in found] == sorted(v.line for v in found)

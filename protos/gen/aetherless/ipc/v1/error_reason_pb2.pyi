@@ -46,7 +46,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_METHOD_NOT_FOUND: _ErrorReason.ValueType  # 10
     """NOT_FOUND: the handler has no such method. Metadata: function, method."""
     ERROR_REASON_RING_CORRUPT: _ErrorReason.ValueType  # 11
-    """DATA_LOSS: the ring was damaged while the call was in it. Metadata: function, instance, attempts."""
+    """DATA_LOSS: the ring was damaged while the call was in it. Metadata: function, instance, attempts; of an edge: pipeline, edge."""
     ERROR_REASON_PEER_GONE: _ErrorReason.ValueType  # 12
     """UNAVAILABLE: the channel ended while the call was under way. Metadata: function."""
     ERROR_REASON_CALL_NOT_ALLOWED: _ErrorReason.ValueType  # 13
@@ -90,7 +90,7 @@ ERROR_REASON_HANDLER_FAILED: ErrorReason.ValueType  # 9
 ERROR_REASON_METHOD_NOT_FOUND: ErrorReason.ValueType  # 10
 """NOT_FOUND: the handler has no such method. Metadata: function, method."""
 ERROR_REASON_RING_CORRUPT: ErrorReason.ValueType  # 11
-"""DATA_LOSS: the ring was damaged while the call was in it. Metadata: function, instance, attempts."""
+"""DATA_LOSS: the ring was damaged while the call was in it. Metadata: function, instance, attempts; of an edge: pipeline, edge."""
 ERROR_REASON_PEER_GONE: ErrorReason.ValueType  # 12
 """UNAVAILABLE: the channel ended while the call was under way. Metadata: function."""
 ERROR_REASON_CALL_NOT_ALLOWED: ErrorReason.ValueType  # 13

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)aetherless/registry/v1/error_reason.proto\x12\x16\x61\x65therless.registry.v1*\x91\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x01\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_CONFIG_INVALID\x10\x03\x12#\n\x1f\x45RROR_REASON_FUNCTION_NOT_FOUND\x10\x04\x12\x1c\n\x18\x45RROR_REASON_PORT_IN_USE\x10\x05\x12)\n%ERROR_REASON_INVALID_STATE_TRANSITION\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x07\x12#\n\x1f\x45RROR_REASON_REVISION_COMPACTED\x10\x08\x12!\n\x1d\x45RROR_REASON_WATCHER_TOO_SLOW\x10\t\x12!\n\x1d\x45RROR_REASON_PEER_UNREACHABLE\x10\n\x12&\n\"ERROR_REASON_OPERATION_IN_PROGRESS\x10\x0b\x12\x1d\n\x19\x45RROR_REASON_PEER_TIMEOUT\x10\x0c\x12#\n\x1f\x45RROR_REASON_REVISION_NOT_FOUND\x10\r\x12 \n\x1c\x45RROR_REASON_TOO_MANY_CHECKS\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)aetherless/registry/v1/error_reason.proto\x12\x16\x61\x65therless.registry.v1*\xb3\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x01\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_CONFIG_INVALID\x10\x03\x12#\n\x1f\x45RROR_REASON_FUNCTION_NOT_FOUND\x10\x04\x12\x1c\n\x18\x45RROR_REASON_PORT_IN_USE\x10\x05\x12)\n%ERROR_REASON_INVALID_STATE_TRANSITION\x10\x06\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x07\x12#\n\x1f\x45RROR_REASON_REVISION_COMPACTED\x10\x08\x12!\n\x1d\x45RROR_REASON_WATCHER_TOO_SLOW\x10\t\x12!\n\x1d\x45RROR_REASON_PEER_UNREACHABLE\x10\n\x12&\n\"ERROR_REASON_OPERATION_IN_PROGRESS\x10\x0b\x12\x1d\n\x19\x45RROR_REASON_PEER_TIMEOUT\x10\x0c\x12#\n\x1f\x45RROR_REASON_REVISION_NOT_FOUND\x10\r\x12 \n\x1c\x45RROR_REASON_TOO_MANY_CHECKS\x10\x0e\x12 \n\x1c\x45RROR_REASON_FUNCTION_IN_USE\x10\x0f\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetherless.registry.v1.erro
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=70
-  _globals['_ERRORREASON']._serialized_end=599
+  _globals['_ERRORREASON']._serialized_end=633
 # @@protoc_insertion_point(module_scope)

@@ -53,6 +53,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: the revision is not kept. Metadata: function, revision (0 for any earlier one), kept."""
     ERROR_REASON_TOO_MANY_CHECKS: _ErrorReason.ValueType  # 14
     """RESOURCE_EXHAUSTED: as many checks as may go on at a time go on already. Metadata: limit."""
+    ERROR_REASON_FUNCTION_IN_USE: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: a pipeline needs the function, with its channel. Metadata: function, pipeline."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The reasons in google.rpc.ErrorInfo of domain "registry.aetherless"; the wire string has no prefix."""
@@ -87,4 +89,6 @@ ERROR_REASON_REVISION_NOT_FOUND: ErrorReason.ValueType  # 13
 """NOT_FOUND: the revision is not kept. Metadata: function, revision (0 for any earlier one), kept."""
 ERROR_REASON_TOO_MANY_CHECKS: ErrorReason.ValueType  # 14
 """RESOURCE_EXHAUSTED: as many checks as may go on at a time go on already. Metadata: limit."""
+ERROR_REASON_FUNCTION_IN_USE: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: a pipeline needs the function, with its channel. Metadata: function, pipeline."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``aetherctl pipeline``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from aetherless_cli.options import check_id, output_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aetherless_cli.main import Options
+
+#: How much longer than the run itself the service may take to say that its time is over.
+PATIENCE_S = 5.0
+MOST_S = 900.0
+INTERVAL = 1.0
+LEAST_INTERVAL = 0.1
+HELP = """Run pipelines, and see what goes through them.
+
+A pipeline joins functions output to input; `pipelines:` in the configuration file declares it, and
+`aetherctl deploy` makes it.
+
+\b
+Examples:
+  aetherctl pipeline list
+  aetherctl pipeline run image --file photo.png > small.png
+  aetherctl pipeline top
+"""
+LIST_HELP = """List the pipelines.
+
+\b
+Example:
+  aetherctl pipeline list -o json | jq '.pipelines[].stats'
+"""
+DESCRIBE_HELP = """Show one pipeline: its stages, its edges and what went through them.
+
+RECORDS are runs that a stage passed on or answered, FAILED those that ended there with an error.
+Bytes of edges count records with what surrounds them; WAITING was written and is not worked off.
+
+\b
+Example:
+  aetherctl pipeline describe image
+"""
+RUN_HELP = """Run a pipeline once: give the first stage data, print what the last one answers.
+
+Stages that sleep are woken. What the last stage's handler returns is written to standard output
+byte by byte, with nothing added. What the first is given comes from --data, --file, or standard
+input (-); without any of them it is given nothing.
+
+\b
+Examples:
+  aetherctl pipeline run image --file photo.png > small.png
+  aetherctl pipeline run image - < photo.png > small.png
+  aetherctl pipeline run words --data hello -o json
+"""
+TOP_HELP = """Show what goes through pipelines, live.
+
+The first row of a pipeline is the whole of it: runs that ended per second, those that failed, those
+that are FLYING, and bytes of data that callers gave. Those of its stages follow: records per
+second, runs that failed there, bytes that came to it, and bytes WAITING at its inputs, with what
+surrounds each record. On a terminal the table stands in place, elsewhere lines are appended, and
+with -o json one object per line.
+
+\b
+Examples:
+  aetherctl pipeline top
+  aetherctl pipeline top image -n 60 -o json > minute.jsonl
+"""
+LIST_COLUMNS = ("ID", "STAGES", "DELIVERY", "RUNS", "FAILED", "FLYING")
+STAGE_COLUMNS = ("STAGE", "FUNCTION", "METHOD", "FROM", "ATTACHED", "RECORDS", "FAILED")
+EDGE_COLUMNS = ("FROM", "TO", "ENDS", "READERS", "BYTES", "WAITING")
+
+
+def complete_pipelines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the ids of the pipelines that begin so, for a shell."""
+    from aetherless_cli.completion import pipeline_ids
+
+    return pipeline_ids(incomplete)
+
+
+def pipeline_argument(*, required: bool = True) -> Callable[..., Any]:
+    """Take a pipeline's id; shells complete it."""
+    return click.argument(
+        "pipeline_id",
+        metavar="ID" if required else "[ID]",
+        required=required,
+        callback=check_id,
+        shell_complete=complete_pipelines,
+    )
+
+
+@click.group("pipeline", help=HELP)
+def command() -> None:
+    """Run pipelines, and see what goes through them."""
+
+
+@command.command("list", help=LIST_HELP)
+@output_option
+@click.pass_obj
+def list_(options: Options) -> None:
+    """List the pipelines."""
+    from aetherless_cli.client import mesh
+    from aetherless_cli.output import print_data, print_table
+    from aetherless_cli.pipeline_view import graph, name_of
+    from aetherless_cli.plain import enum_word, to_plain
+
+    with mesh() as services:
+        pipelines = services.pipelines()
+    if options.output != "table":
+        print_data({"pipelines": [to_plain(each) for each in pipelines]}, options.output)
+        return
+    rows = [
+        [
+            name_of(each),
+            graph(each),
+            enum_word(each, "delivery").lower().replace("_", "-"),
+            each.stats.runs,
+            each.stats.failed,
+            each.stats.in_flight,
+        ]
+        for each in pipelines
+    ]
+    print_table(LIST_COLUMNS, rows)
+
+
+@command.command("describe", help=DESCRIBE_HELP)
+@pipeline_argument()
+@output_option
+@click.pass_obj
+def describe(options: Options, pipeline_id: str) -> None:
+    """Show one pipeline: its stages, its edges and what went through them."""
+    from aetherless_cli.client import mesh
+    from aetherless_cli.output import print_data, print_fields, print_table
+    from aetherless_cli.pipeline_view import edge_row, fields_of, stage_row
+    from aetherless_cli.plain import to_plain
+
+    with mesh() as services:
+        pipeline = services.pipeline(pipeline_id)
+    if options.output != "table":
+        print_data({"pipeline": to_plain(pipeline)}, options.output)
+        return
+    print_fields(fields_of(pipeline))
+    print()
+    print_table(STAGE_COLUMNS, [stage_row(each) for each in pipeline.stages])
+    if pipeline.edges:
+        print()
+        print_table(EDGE_COLUMNS, [edge_row(each) for each in pipeline.edges])
+
+
+@command.command("run", help=RUN_HELP)
+@pipeline_argument()
+@click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
+@click.option("--data", metavar="TEXT", help="Give the first stage this text, as UTF-8.")
+@click.option("--file", type=click.File("rb"), metavar="PATH", help="Give it a file's bytes.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.001, MOST_S),
+    metavar="SECONDS",
+    help="How long it may take; left out, the pipeline's timeout_ms.",
+)
+@click.option("--wait", is_flag=True, help="Wait while the ring has no room, instead of RING_FULL.")
+@output_option
+@click.pass_obj
+def run(
+    options: Options,
+    pipeline_id: str,
+    source: str | None,
+    data: str | None,
+    file: BinaryIO | None,
+    timeout: float | None,
+    *,
+    wait: bool,
+) -> None:
+    """Run a pipeline once."""
+    from aetherless.ipc.v1 import ipc_service_pb2 as messages
+    from aetherless_cli.client import mesh, pipeline_name
+    from aetherless_cli.invocation import given, show
+
+    request = messages.InvokeRequest(
+        pipeline=pipeline_name(pipeline_id), data=given(source, data, file), wait_for_room=wait
+    )
+    if timeout:
+        request.timeout.FromNanoseconds(round(timeout * 1e9))
+    with mesh() as services:
+        answer = services.ipc.Invoke(request, timeout=timeout + PATIENCE_S if timeout else None)
+    show("pipeline", pipeline_id, answer, options.output)
+
+
+@command.command("top", help=TOP_HELP)
+@pipeline_argument(required=False)
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=LEAST_INTERVAL),
+    default=INTERVAL,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often.",
+)
+@click.option("-n", "--number", type=click.IntRange(min=1), help="End after so many.")
+@output_option
+@click.pass_obj
+def top(options: Options, pipeline_id: str | None, interval: float, number: int | None) -> None:
+    """Show what goes through pipelines, live."""
+    from aetherless_cli.client import mesh
+    from aetherless_cli.live_table import make_view
+    from aetherless_cli.measure import Rates
+    from aetherless_cli.pipeline_view import TOP_COLUMNS, TOP_RATES, top_rows
+    from aetherless_cli.stats_watch import Sampler, watch
+
+    with mesh() as services:
+
+        def measure() -> list[dict[str, Any]]:
+            one = [services.pipeline(pipeline_id)] if pipeline_id else None
+            return top_rows(services.pipelines() if one is None else one)
+
+        sampler = Sampler(services, measure, Rates(TOP_RATES))
+        watch(sampler, make_view(options.output, TOP_COLUMNS, "stages"), interval, number)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deaths along a pipeline: of stages at any moment, of the service; exactly one answer a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aetherless_common import errors
+from aetherless_common.server import serving
+from framework.processes import wait_until
+
+from .staging import CHAIN, DIAMOND, ONCE, Killer, Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub
+    from aetherless_common.settings import Settings
+
+pytestmark = pytest.mark.root
+RUNS = 100
+ANSWERS = {
+    "chain": [f"x{number} a b c" for number in range(RUNS)],
+    "diamond": [f"[x{number} a c|x{number} a b] d" for number in range(RUNS)],
+}
+SHAPES = {"chain": CHAIN, "diamond": DIAMOND}
+
+
+@pytest.fixture
+def stages(
+    run_service: Any, settings: Settings, stub: IpcServiceStub, serving_peer: Any, tmp_path: Path
+) -> Iterator[Stages]:
+    """Return a maker of stages."""
+    made = Stages(stub, serving_peer, tmp_path)  # type: ignore[abstract]  # it wakes, no more
+    with serving(settings, "snapshotter", made), run_service():
+        yield made
+
+
+@pytest.mark.parametrize("name", list("abc"))
+def test_a_record_is_handed_out_again(stages: Stages, name: str) -> None:
+    """With a higher attempt, to the next process of the stage that died with it."""
+    stages.up(CHAIN)
+    assert stages.run(f"die@{name}") == f"die@{name} a b c"
+    assert stages.wakes == len(CHAIN) + 1
+    told = [line.split() for line in stages.book.read_text().splitlines()]
+    assert [attempt for stage, _, attempt in told if stage == name] == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", list("abc"))
+def test_at_most_once_says_which_stage_was_lost(stages: Stages, name: str) -> None:
+    """At once, without waiting for the deadline; nothing is worked on twice."""
+    stages.up(CHAIN, delivery=ONCE)
+    with pytest.raises(errors.Unavailable) as caught:
+        stages.run(f"end@{name}")
+    assert caught.value.reason == "STAGE_LOST"
+    assert (caught.value.metadata["pipeline"], caught.value.metadata["stage"]) == ("p", name)
+    assert stages.run("x") == "x a b c"
+    assert all(count == 1 for count in stages.executions().values())
+
+
+@pytest.mark.parametrize("shape", ["chain", "diamond"])
+def test_at_least_once_loses_none(stages: Stages, shape: str) -> None:
+    """Stages are killed all the while: every run is answered, and rightly."""
+    stages.up(SHAPES[shape])
+    killer = Killer(stages, list(SHAPES[shape]))
+    killer.start()
+    answers = stages.burst(RUNS)
+    killer.stop()
+    assert killer.kills
+    assert answers == ANSWERS[shape]
+    stats = stages.get().stats
+    assert (stats.runs, stats.succeeded, stats.in_flight) == (RUNS, RUNS, 0)
+
+
+@pytest.mark.parametrize("shape", ["chain", "diamond"])
+def test_at_most_once_reports_what_is_lost(stages: Stages, shape: str) -> None:
+    """Stages are killed all the while: a run is answered rightly, or lost; none is done twice."""
+    stages.up(SHAPES[shape], delivery=ONCE)
+    killer = Killer(stages, list(SHAPES[shape]))
+    killer.start()
+    answers = stages.burst(RUNS)
+    killer.stop()
+    assert killer.kills
+    wrong = [
+        (got, right)
+        for got, right in zip(answers, ANSWERS[shape], strict=True)
+        if got not in (right, "STAGE_LOST")
+    ]
+    assert not wrong
+    assert all(count == 1 for count in stages.executions().values())
+
+
+def test_the_service_is_killed(
+    run_service: Any, stub: IpcServiceStub, serving_peer: Any, tmp_path: Path
+) -> None:
+    """Runs under way end with an error; the next service has the pipeline, and the stages it."""
+    stages = Stages(stub, serving_peer, tmp_path)  # type: ignore[abstract]  # it wakes, no more
+    with run_service() as service:
+        stages.up(CHAIN)
+        assert stages.run("x") == "x a b c"
+        service.kill()
+        service.wait(20)
+    with run_service():
+        wait_until(lambda: stages.get().name == "pipelines/p", "the pipeline is there")
+        stages.wait_attached()
+        assert stages.run("y") == "y a b c"
+        assert stages.get().stats.runs == 1
