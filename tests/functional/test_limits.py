@@ -41,7 +41,7 @@ GREEDY, FULL, FLOOD, BOMB, BUSY, DEAF, FORKS = (
     faulty("greedy", 96),
     faulty("full", 64),
     faulty("flood"),
-    faulty("bomb", 1024),
+    faulty("bomb", 2048),
     faulty("busy", 512),
     faulty("deaf", fault="ignores_sigterm_later"),
     faulty("forks"),
