@@ -238,16 +238,19 @@ def test_a_service_dies_within_a_redeploy(mesh: Orchestrator, service: str, step
 
 def test_a_channel_goes_with_its_function(mesh: Orchestrator) -> None:
     """Declared without ipc it can't be called so any more, and with it again it can."""
-    both = mesh.functions[1]
-    both.keys["ipc"] = False
+    name = "fickle"
+    fickle = called(mesh, name, warmup="http", environment={"HTTP": "1"})
+    deploy(mesh, fickle)
+    assert invoke(mesh, name, b"x").data == b"x"
+    fickle.keys["ipc"] = False
     mesh.write_config()
-    deploy(mesh, both)
-    wait_until(lambda: reason_of(mesh, BOTH) == "CHANNEL_NOT_FOUND", "its channel goes", 60)
-    assert call(both.port).ok
-    both.keys["ipc"] = True
+    deploy(mesh, fickle)
+    wait_until(lambda: reason_of(mesh, name) == "CHANNEL_NOT_FOUND", "its channel goes", 60)
+    assert call(fickle.port).ok
+    fickle.keys["ipc"] = True
     mesh.write_config()
-    deploy(mesh, both)
-    assert invoke(mesh, BOTH, b"x").data == b"x"
+    deploy(mesh, fickle)
+    assert invoke(mesh, name, b"x").data == b"x"
 
 
 def test_no_function_attaches_to_anothers_channel(mesh: Orchestrator) -> None:

@@ -69,6 +69,8 @@ def test_cleanup_brings_nothing_back(
     assert run(settings, "--cleanup") == 0
     assert run(settings, "--cleanup") == 0
     assert sorted(path.name for path in settings.runtime_dir.iterdir()) == [
+        "ipc.pid",
+        "ipc.sock",
         "netplane.pid",
         "netplane.sock",
         "snapshotter.pid",

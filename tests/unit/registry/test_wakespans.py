@@ -147,7 +147,8 @@ def test_a_wake_by_command_is_in_the_commands_trace(
         registry.wake()
     (wake,) = received.wait_for("wake", root.trace_id)
     call = "aetherless.registry.v1.RegistryService/WakeFunction"
-    assert received.line(wake) == ["waking", call, call, "wake"]
+    line = ["waking", call, call, "wake"]
+    wait_until(lambda: received.line(wake) == line, f"{line}, is {received.line(wake)}")
     assert wake.attributes["faas.trigger"] == "other"
 
 
