@@ -11,8 +11,8 @@ import mmap
 import socket
 import threading
 import weakref
+from collections import deque
 from enum import Enum
-from os import eventfd_read
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -111,6 +111,8 @@ class Attachment(Reader):
         self.layout = layout
         self.in_flight: dict[int, Call] = {}
         self.made: dict[int, Call] = {}  # calls that the function makes of others
+        self.made_bytes = 0
+        self.owed: deque[tuple[int, bytes]] = deque()  # answers without room: until when, which
         self._idle = threading.Event()
         self._awaited = False
         self._owner = owner
@@ -254,11 +256,8 @@ class Attachment(Reader):
 
     def _rung(self) -> None:
         """Hear the doorbell; the loop's thread does."""
-        try:
-            eventfd_read(self._wake)
-        except BlockingIOError:
-            return
-        self._drain()
+        if self.region.take_rings(self._wake):
+            self._drain()
 
     def _take(self, kind: int, payload: bytes) -> None:
         """Give a record to whom it concerns; one that fails with it does not stop the reading."""

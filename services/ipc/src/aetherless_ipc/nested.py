@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ import structlog
 
 from aetherless_common.errors import AetherlessError
 from aetherless_common.tracing import NOBODY, Span
-from aetherless_ipc import errors, records
+from aetherless_ipc import codec, errors, records
 from aetherless_ipc.calls import ToldCall
 from aetherless_ipc.records import Request, Status
 
@@ -23,9 +25,13 @@ if TYPE_CHECKING:
     from aetherless_ipc.invoking import Invoker
 
 log = structlog.get_logger()
+# Of one attachment: what it asks for, and what it has not read of the answers, is kept here.
 MOST_UNDER_WAY = 1024
+MOST_RINGS_UNDER_WAY = 4
 FIRST_PAUSE_S = 0.001
 LONGEST_PAUSE_S = 0.05
+# What a function says is its trace goes into headers of other services' requests.
+TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 STATUSES = {
     "CALL_NOT_ALLOWED": Status.NOT_ALLOWED,
     "CHANNEL_NOT_FOUND": Status.NO_FUNCTION,
@@ -47,6 +53,7 @@ class FunctionCalls:
     def __init__(self, broker: Broker, invoker: Invoker) -> None:
         self._broker = broker
         self._invoker = invoker
+        self._lock = threading.Lock()
 
     def take(self, attachment: Attachment, payload: bytes) -> None:
         """Make the call of a record; one that is shorter than its head says is passed over."""
@@ -60,17 +67,18 @@ class FunctionCalls:
 
     def _make(self, attachment: Attachment, request: Request) -> None:
         """Make a call, if the function may."""
-        function, _, method = request.method.decode(errors="replace").partition("/")
+        name, _, method = request.method.partition(b"/")
+        function = name.decode(errors="replace")
         caller = self._broker.get(attachment.channel_id)
         caller.delivery.stats.count("calls_made")
         if function not in caller.declared.may_call:
             raise errors.call_not_allowed(attachment.channel_id, function)
         channel = self._invoker.channel(function)
-        if len(attachment.made) >= MOST_UNDER_WAY:
+        if not self._has_begun(attachment, request):
             raise errors.ring_full(function, len(request.data))
         call = ToldCall(
             function,
-            method.encode(),
+            method,
             request.data,
             _time(request, channel),
             patient=True,
@@ -84,9 +92,21 @@ class FunctionCalls:
         except AetherlessError as error:
             call.fail(error)
 
+    def _has_begun(self, attachment: Attachment, request: Request) -> bool:
+        """Count the bytes of a call that is to be made; False when that is one too many."""
+        length, limit = len(request.data), _most_bytes(attachment)
+        with self._lock:
+            full = len(attachment.made) >= MOST_UNDER_WAY
+            if full or attachment.made_bytes + length > limit:
+                return False
+            attachment.made_bytes += length
+        return True
+
     def _told(self, attachment: Attachment, request: Request, call: Call) -> None:
         """Take a call's end back to the function that made it."""
         attachment.made.pop(call.id, None)
+        with self._lock:
+            attachment.made_bytes -= len(request.data)
         if not call.is_cancelled:
             self._answer(attachment, request, call.error, call.result)
 
@@ -100,19 +120,38 @@ class FunctionCalls:
         largest = attachment.layout.largest_payload - records.RESPONSE_HEAD
         if len(data) > largest:
             status, data = Status.NOT_DELIVERED, f"a result of {len(data)} bytes".encode()
-        self._respond(attachment, request, records.response(request.id, status, data), 0.0)
+        payload = records.response(request.id, status, data)
+        if attachment.owed or not attachment.respond(payload):
+            self._owe(attachment, request, payload)
 
-    def _respond(
-        self, attachment: Attachment, request: Request, payload: bytes, pause: float
-    ) -> None:
-        """Put an answer in; while there is no room, try again up to the caller's deadline."""
-        if attachment.respond(payload):
-            return
-        if request.deadline_ns and time.time_ns() > request.deadline_ns:
-            log.warning("no room for an answer", instance=attachment.instance)
-            return
-        pause = min(2 * pause or FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        again = partial(self._respond, attachment, request, payload, pause)
+    def _owe(self, attachment: Attachment, request: Request, payload: bytes) -> None:
+        """Keep an answer until there is room; one too many is dropped, as its function's fault."""
+        until_ns = time.time_ns() + round(codec.LONGEST_TIMEOUT_S * 1e9)
+        until_ns = min(request.deadline_ns or until_ns, until_ns)
+        with self._lock:
+            owed, limit = attachment.owed, _most_bytes(attachment)
+            is_first = not owed
+            kept = sum(len(each) for _, each in owed) if len(owed) < MOST_UNDER_WAY else limit
+            if is_first or kept + len(payload) <= limit:
+                owed.append((until_ns, payload))
+            else:
+                self._broker.get(attachment.channel_id).delivery.stats.count("dropped_answers")
+        if is_first:
+            self._settle(attachment, FIRST_PAUSE_S)
+
+    def _settle(self, attachment: Attachment, pause: float) -> None:
+        """Put in what is owed; while there is no room, try again up to the callers' deadlines."""
+        while True:
+            with self._lock:
+                if not attachment.owed:
+                    return
+                until_ns, payload = attachment.owed[0]
+                if not attachment.respond(payload):
+                    if time.time_ns() <= until_ns:
+                        break
+                    log.warning("no room for an answer", instance=attachment.instance)
+                attachment.owed.popleft()
+        again = partial(self._settle, attachment, min(2 * pause, LONGEST_PAUSE_S))
         self._broker.rings.after(pause, again)
 
 
@@ -132,4 +171,9 @@ def _time(request: Request, channel: Channel) -> float:
 def _span(request: Request) -> Span:
     """Return the span that a function's call is a part of."""
     trace = request.trace.decode("ascii", errors="replace")
-    return Span((("traceparent", trace),)) if trace else NOBODY
+    return Span((("traceparent", trace),)) if TRACE.fullmatch(trace) else NOBODY
+
+
+def _most_bytes(attachment: Attachment) -> int:
+    """Return how much of one attachment's calls, and of their answers, is kept."""
+    return MOST_RINGS_UNDER_WAY * attachment.layout.ring_bytes

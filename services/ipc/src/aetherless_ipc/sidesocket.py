@@ -119,6 +119,13 @@ class SocketLoop:
                 # A number that was closed and used again since the poll: the callback finds
                 # nothing to accept or to receive, and returns.
                 with self._lock:
-                    callback = self._callbacks.get(descriptor)
-                    if callback:
-                        callback()
+                    self._attempt(self._callbacks.get(descriptor))
+
+    @staticmethod
+    def _attempt(callback: Callable[[], None] | None) -> None:
+        """Call a function; one that fails does not end the thread that serves all channels."""
+        try:
+            if callback is not None:
+                callback()
+        except Exception:
+            log.exception("a side socket's errand failed")

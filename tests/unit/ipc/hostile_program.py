@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A function that calls others in ways that no library does; it never reads its ring."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import sys
+from contextlib import suppress
+
+from aetherless_client import Channel, attach
+
+CALL = 6
+LONGEST = 0xFFFF
+
+
+def call(number: int, trace: bytes, method: bytes, deadline_ns: int = 0) -> bytes:
+    """Return the payload of a call's record."""
+    head = struct.pack("<QQIHH", number, deadline_ns, 1, len(trace), len(method))
+    return head + trace + method
+
+
+def write(way: str, channel: Channel) -> None:
+    """Write what is told."""
+    if way == "strange-trace":
+        channel.publish(call(1, b"\xff" * LONGEST, b"c"), CALL, 10)
+    elif way == "line-in-trace":
+        channel.publish(call(1, b"a\nb", b"c"), CALL, 10)
+    elif way == "strange-method":
+        channel.publish(call(1, b"", b"c/" + b"\xff" * (LONGEST - 2)), CALL, 10)
+    elif way == "flood":
+        for number in range(20_000):
+            channel.publish(call(number, b"", b"none"), CALL, 10)
+    else:
+        trick_the_doorbell(channel)
+
+
+def trick_the_doorbell(channel: Channel) -> None:
+    """Have reads of the service's doorbell wait; ring it, and take each ring before it does."""
+    _, _, bell = channel._region.descriptors
+    fcntl.fcntl(bell, fcntl.F_SETFL, 0)
+    for _ in range(20_000):
+        os.eventfd_write(bell, 1)
+        with suppress(BlockingIOError):
+            os.preadv(bell, [bytearray(8)], -1, os.RWF_NOWAIT)
+
+
+def main() -> None:
+    """Write once, then stay until standard input ends."""
+    channel = attach(sys.stdin.readline().strip())
+    write(sys.argv[1], channel)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

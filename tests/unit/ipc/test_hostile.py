@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions that call others in ways that no library does: nobody else is the worse for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aetherless.ipc.v1 import channel_pb2
+from aetherless.ipc.v1 import ipc_service_pb2 as pb
+from framework.processes import wait_until
+
+from .asking import admit, call, create, get
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub
+
+    from .sleeping import Snapshotter
+
+pytestmark = pytest.mark.root
+RING = 1 << 20
+WAYS = ("strange-trace", "line-in-trace", "strange-method")
+
+
+def hostile(stub: IpcServiceStub, starting_peer: Any, folder: Path, way: str) -> Any:
+    """Make a function that may call the channel c, and have it do its worst."""
+    create(stub, "a", "a", RING)
+    channel = channel_pb2.Channel(name="channels/a", may_call=["c"])
+    stub.UpdateChannel(pb.UpdateChannelRequest(channel=channel))
+    return starting_peer(admit(stub, folder, "a-r1-0", "a"), "hostile", way, instance="a-r1-0")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_of_one_that_sleeps(
+    way: str,
+    run_service: Any,
+    stub: IpcServiceStub,
+    starting_peer: Any,
+    snapshotter: Snapshotter,
+    tmp_path: Path,
+) -> None:
+    """What is no trace context and no name of a method wakes the function, and no more."""
+    with run_service():
+        create(stub, size=RING)
+        admit(stub, tmp_path / "0")
+        hostile(stub, starting_peer, tmp_path / "a", way)
+        wait_until(lambda: get(stub, "a").stats.calls_made == 1, "its call was taken")
+        assert stub.Invoke(call(data=b"next")).data == b"NEXT"
+        wait_until(lambda: get(stub).stats.in_flight == 0, "nothing is left of it")
+        assert get(stub).stats.calls == 2
+
+
+def test_answers_that_are_not_read(
+    run_service: Any, stub: IpcServiceStub, starting_peer: Any, tmp_path: Path
+) -> None:
+    """Of the answers to a flood of calls, no more are kept than one may have under way."""
+    with run_service():
+        hostile(stub, starting_peer, tmp_path / "a", "flood")
+        wait_until(lambda: get(stub, "a").stats.calls_made == 20_000, "the flood was taken")
+        in_ring = RING // 128  # the length of each answer in it
+        assert get(stub, "a").stats.dropped_answers >= 20_000 - in_ring - 1024
+
+
+def test_a_doorbell_that_is_read_by_its_peer(
+    run_service: Any, stub: IpcServiceStub, starting_peer: Any, serving_peer: Any, tmp_path: Path
+) -> None:
+    """The thread that serves all rings does not wait for one: deadlines of others are kept."""
+    with run_service():
+        create(stub)
+        serving_peer(admit(stub, tmp_path / "0"), "handler", "1")
+        hostile(stub, starting_peer, tmp_path / "a", "doorbell")
+        wait_until(lambda: get(stub, "a").attached, "it is attached")
+        for _ in range(20):
+            asked = pb.InvokeStreamRequest(call=call(data=b"x", timeout=5))
+            (answer,) = stub.InvokeStream(iter([asked]), timeout=20)
+            assert answer.response.data == b"X"
