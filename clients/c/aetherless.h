@@ -691,6 +691,7 @@ static inline long aether_retry(int failed, uint64_t tried)
 	case ECONNRESET:
 	case EPIPE:
 	case EAGAIN:
+	case EINTR:
 		return tried < AETHER_SOON ? AETHER_RETRY_SOON : AETHER_RETRY;
 	case EBUSY:
 		return AETHER_RETRY_ATTACHED;

@@ -120,7 +120,10 @@ func handed(control int) (*Channel, error) {
 // hear receives one message; ECONNRESET is the service's end.
 func hear(control, flags int) (*message, error) {
 	said, ancillary := make([]byte, longestMessage), make([]byte, syscall.CmsgSpace(4*descriptors))
-	length, rights, _, _, err := syscall.Recvmsg(control, said, ancillary, syscall.MSG_CMSG_CLOEXEC|flags)
+	length, rights, err := 0, 0, error(syscall.EINTR)
+	for err == syscall.EINTR { // the runtime's own signals end a receive that has a timeout
+		length, rights, _, _, err = syscall.Recvmsg(control, said, ancillary, syscall.MSG_CMSG_CLOEXEC|flags)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -191,9 +194,6 @@ func (c *Channel) hearAll(control int) bool {
 	defer c.hearing.Unlock()
 	for {
 		said, err := hear(control, syscall.MSG_DONTWAIT)
-		if err == syscall.EINTR {
-			continue
-		}
 		if err == syscall.EAGAIN {
 			return false
 		}

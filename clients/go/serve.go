@@ -55,7 +55,7 @@ func ServeRequests(path string, handler Handler) error {
 // pauseAfter says when attaching is worth another try; zero when it never is.
 func pauseAfter(err error) time.Duration {
 	for _, passing := range []error{syscall.ENOENT, syscall.ECONNREFUSED, syscall.ECONNRESET,
-		syscall.EPIPE, syscall.EAGAIN, RefusedError("CHANNEL_CLOSED")} {
+		syscall.EPIPE, syscall.EAGAIN, syscall.EINTR, RefusedError("CHANNEL_CLOSED")} {
 		if errors.Is(err, passing) {
 			return retry
 		}

@@ -10,7 +10,7 @@ const { Session } = require('./session.js');
 
 const RETRY_MS = 1;
 const RETRY_ATTACHED_MS = 50;
-const PASSING = ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'EAGAIN', 'CHANNEL_CLOSED'];
+const PASSING = ['ENOENT', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'EAGAIN', 'EINTR', 'CHANNEL_CLOSED'];
 
 /**
  * Answer a channel's calls, and run the stages that the function is of pipelines; attach anew

@@ -190,12 +190,13 @@ where
 
 /// Say when attaching is worth another try; `None` when it never is.
 fn pause_after(error: &Error) -> Option<Duration> {
-    const PASSING: [i32; 5] = [
+    const PASSING: [i32; 6] = [
         libc::ENOENT,
         libc::ECONNREFUSED,
         libc::ECONNRESET,
         libc::EPIPE,
         libc::EAGAIN,
+        libc::EINTR,
     ];
     match error {
         Error::Io(error) if PASSING.contains(&error.raw_os_error()?) => Some(RETRY),
