@@ -15,6 +15,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from exchanges import calls, pipelines
+
 from aetherless_ring.errors import (
     PayloadTooLargeError,
     RingCorruptError,
@@ -176,7 +178,10 @@ def vectors() -> list[dict[str, Any]]:
 def main() -> None:
     """Write the file, or compare it."""
     head = {"ring_bytes": SMALLEST_RING, "byte_order": "little"}
-    text = json.dumps({**head, "vectors": vectors()}, indent=1) + "\n"
+    text = (
+        json.dumps({**head, "vectors": vectors(), "exchanges": calls() + pipelines()}, indent=1)
+        + "\n"
+    )
     if "--check" not in sys.argv:
         TARGET.write_text(text)
     elif TARGET.read_text() != text:

@@ -129,6 +129,10 @@ class Edge:
 
     def take(self) -> Carried:
         """Take a record out; waits for it on the doorbell."""
+        return Carried.parse(self.take_raw())
+
+    def take_raw(self) -> bytes:
+        """Take a record's payload out; waits for it on the doorbell."""
         until = time.monotonic() + LIMIT_S
         while time.monotonic() < until:
             try:
@@ -138,7 +142,7 @@ class Edge:
                     select.select([self._wake_consumer], [], [], 1.0)
                 continue
             assert kind == RecordType.REQUEST
-            return Carried.parse(payload)
+            return payload
         raise AssertionError("no record")
 
     def consumed(self) -> int:

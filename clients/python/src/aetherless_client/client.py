@@ -382,10 +382,10 @@ class Client:
 
 def _limits(timeout: float | None) -> tuple[float, int]:
     """Return a call's limits by the monotonic clock and by the real one, 0 for none."""
-    request = current.get(None)
-    left = request.time_left() if request else None
-    if timeout is None or (left is not None and left < timeout):
-        timeout = left
-    if timeout is None:
+    now, request = time.time_ns(), current.get(None)
+    deadline_ns = 0 if timeout is None else now + int(timeout * 1e9)
+    if request and request.deadline_ns and not 0 < deadline_ns < request.deadline_ns:
+        deadline_ns = request.deadline_ns
+    if not deadline_ns:
         return FOREVER, 0
-    return time.monotonic() + timeout, time.time_ns() + int(timeout * 1e9)
+    return time.monotonic() + (deadline_ns - now) / 1e9, deadline_ns
