@@ -45,9 +45,9 @@ def with_client(folder: Path, program: Path = PROGRAM) -> Path:
     return folder / program.name
 
 
-def called(mesh: Orchestrator, name: str, **keys: Any) -> Function:
+def called(mesh: Orchestrator, name: str, program: Path = PROGRAM, **keys: Any) -> Function:
     """Declare a function with a channel, in a folder of its own; it is not deployed yet."""
-    handler = with_client(mesh.home / name)
+    handler = with_client(mesh.home / name, program)
     entry = {"ipc": True, "warmup": "none", "idle_after_ms": 0, "restore_timeout_ms": 10000}
     function = Function(name, handler, keys={**entry, **keys})
     mesh.functions.append(function)

@@ -112,6 +112,7 @@ class Orchestrator:
         }
         self.settings = Settings.load(self.environment)
         self.functions = list(functions)
+        self.pipelines: list[dict[str, Any]] = []
         self.keys = {"restore_timeout_ms": 2000, **settings}
         self.config = self.home / "aetherless.yaml"
         self.contracts = Contracts(self.settings)
@@ -160,7 +161,7 @@ class Orchestrator:
     def write_config(self) -> None:
         """Write the configuration file as the functions stand."""
         entries = [function.entry() for function in self.functions]
-        content = {"orchestrator": self.keys, "functions": entries}
+        content = {"orchestrator": self.keys, "functions": entries, "pipelines": self.pipelines}
         self.config.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def command(self, *arguments: str) -> list[str]:
