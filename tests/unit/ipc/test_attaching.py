@@ -210,6 +210,7 @@ def test_restart_after_sigkill(
         made = get(stub)
         attached = peer("f-r1-0/tree")
         attached.ask("attach", path)
+        assert get(stub).generation == 1  # it is stored by now
         service.kill()
         service.wait(WAIT_S)
     (tmp_path / "1" / "channel.sock").unlink()

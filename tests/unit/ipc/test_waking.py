@@ -156,6 +156,7 @@ def test_service_restarts(
         create(stub)
         admit(stub, tmp_path / "0")
         assert stub.Invoke(call(data=b"one")).data == b"ONE"
+        assert get(stub).generation == 1  # it is stored by now
         service.kill()
         service.wait(WAIT_S)
     with run_service():

@@ -104,7 +104,16 @@ class Broker:
         return existing
 
     def get(self, channel_id: str) -> Channel:
-        """Return a channel.
+        """Return a channel; what goes on with it has come to an end.
+
+        Raises:
+            NotFound: CHANNEL_NOT_FOUND.
+        """
+        with self.lock:
+            return self.look_up(channel_id)
+
+    def look_up(self, channel_id: str) -> Channel:
+        """Return a channel without waiting for what goes on with it.
 
         Raises:
             NotFound: CHANNEL_NOT_FOUND.
@@ -272,6 +281,9 @@ class Broker:
             log.warning("accept failed", channel=channel.channel_id, error=str(error))
             return
         connection.settimeout(0)
+        if admission.attachment is not None:
+            # The peer before may have just let go, for this very connection.
+            self._hear(channel, admission, admission.attachment.control)
         peer = members.identify(connection)
         refusal = self._refusal(admission, peer)
         if peer is not None and not refusal:
@@ -308,18 +320,19 @@ class Broker:
         except OSError:
             log.exception("no region", channel=channel.channel_id)
             return "CHANNEL_CLOSED"
-        admission.become_attached(attachment)
-        self._loop.add(control, partial(self._hear, channel, admission, control))
-        self._save()
         try:
             attachment.begin()
         except OSError as error:  # it went away between its connect and now
             log.warning("peer gone", channel=channel.channel_id, error=str(error))
-            self._lose(channel, admission)
+            attachment.end()
             return ""
+        # The peer has what it waits for: all else comes after that.
+        admission.become_attached(attachment)
+        self._loop.add(control, partial(self._hear, channel, admission, control))
         for observer in self.observers:
             observer.attached(attachment)
         channel.lead()
+        self._save()
         return ""
 
     def _hear(self, channel: Channel, admission: Admission, control: socket.socket) -> None:

@@ -39,7 +39,7 @@ class Invoker:
             NotFound: CHANNEL_NOT_FOUND.
             FailedPrecondition: CHANNEL_NOT_READY.
         """
-        channel = self._broker.get(function)
+        channel = self._broker.look_up(function)
         if not channel.declared.instance:
             raise errors.channel_not_ready(function)
         return channel

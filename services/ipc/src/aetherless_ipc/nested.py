@@ -69,7 +69,7 @@ class FunctionCalls:
         """Make a call, if the function may."""
         name, _, method = request.method.partition(b"/")
         function = name.decode(errors="replace")
-        caller = self._broker.get(attachment.channel_id)
+        caller = self._broker.look_up(attachment.channel_id)
         caller.delivery.stats.count("calls_made")
         if function not in caller.declared.may_call:
             raise errors.call_not_allowed(attachment.channel_id, function)
@@ -135,7 +135,7 @@ class FunctionCalls:
             if is_first or kept + len(payload) <= limit:
                 owed.append((until_ns, payload))
             else:
-                self._broker.get(attachment.channel_id).delivery.stats.count("dropped_answers")
+                self._broker.look_up(attachment.channel_id).delivery.stats.count("dropped_answers")
         if is_first:
             self._settle(attachment, FIRST_PAUSE_S)
 
