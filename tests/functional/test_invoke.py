@@ -253,6 +253,20 @@ def test_a_channel_goes_with_its_function(mesh: Orchestrator) -> None:
     assert invoke(mesh, name, b"x").data == b"x"
 
 
+def test_who_keeps_a_closed_channel_is_not_checkpointed(mesh: Orchestrator) -> None:
+    """Its deploy fails and says which process, and nothing of it is left to be called."""
+    name = "clinging"
+    clinging = called(mesh, name, environment={"KEEP": "1"})
+    done = mesh.ctl("deploy", str(mesh.config), timeout_s=UP_TIMEOUT_S)
+    assert done.status == 6
+    assert "NOT_CHECKPOINTABLE" in done.err
+    assert "keeps the region" in done.err
+    wait_until(lambda: reason_of(mesh, name) == "CHANNEL_NOT_FOUND", "its channel goes", 60)
+    mesh.must("delete", name)
+    mesh.functions.remove(clinging)
+    mesh.write_config()
+
+
 def test_no_function_attaches_to_anothers_channel(mesh: Orchestrator) -> None:
     """Even one that sees the side socket: the kernel says whose process it is."""
     folder = mesh.contracts.instance(BOTH).channel_folder

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serves its channel; with HTTP=1 in its environment it answers on its port as well.
 
+With KEEP=1 it attaches, and does not let go.
 The methods are what tests ask for: answers, failures, waits, an end, and calls of others.
 """
 
@@ -101,6 +102,10 @@ def main() -> None:
     if os.environ.get("HTTP"):
         server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Hello)
         threading.Thread(target=server.serve_forever).start()
+    if os.environ.get("KEEP"):
+        kept = aetherless_client.attach()
+        signal.pause()
+        kept.close()
     if "AETHER_CHANNEL" in os.environ:
         aetherless_client.serve(METHODS, threads=4)
 
