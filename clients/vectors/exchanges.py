@@ -95,7 +95,11 @@ def calls() -> list[dict[str, Any]]:
 
 def pipelines() -> list[dict[str, Any]]:
     """Return what stages do."""
-    joined = struct.pack("<II", 2, 3) + b"one" + struct.pack("<I", 3) + b"two"
+    return [*stages(), *gatherings()]
+
+
+def stages() -> list[dict[str, Any]]:
+    """Return what stages with one input do."""
     return [
         exchange(
             "the first stage, with two outputs",
@@ -115,6 +119,27 @@ def pipelines() -> list[dict[str, Any]]:
             f"put p/a/b {request(9, b'x', 'p/b', trace=TRACE)}",
             f"take p/b/c {request(9, b'x', 'p/c', trace=TRACE)}",
         ),
+        exchange(
+            "a stage that has no such method, and one that is too late",
+            stage("d", 3, 1, 0, "nothing"),
+            "feed p/c/d 0",
+            f"put p/c/d {request(9, b'x', 'p/d')}",
+            f"expect {RESPONSE} {response(9, 2, stage=4)}",
+            f"put p/c/d {request(10, b'x', 'p/d', deadline=1)}",
+            f"expect {RESPONSE} {response(10, 3, stage=4)}",
+        ),
+        exchange(
+            "a stage that is not declared",
+            f"send {REQUEST} {request(9, b'x', 'p/a')}",
+            f"expect {RESPONSE} {response(9, 2)}",
+        ),
+    ]
+
+
+def gatherings() -> list[dict[str, Any]]:
+    """Return what stages with several inputs do."""
+    joined = struct.pack("<II", 2, 3) + b"one" + struct.pack("<I", 3) + b"two"
+    return [
         exchange(
             "the last stage, with two inputs",
             stage("d", 3, 2, 0),
@@ -138,19 +163,5 @@ def pipelines() -> list[dict[str, Any]]:
             f"put p/b/d {request(10, b'one', 'p/d', attempt=4)}",
             f"put p/c/d {request(10, b'two', 'p/d')}",
             f"expect {RESPONSE} {response(10, 0, b'4 one|two', 4)}",
-        ),
-        exchange(
-            "a stage that has no such method, and one that is too late",
-            stage("d", 3, 1, 0, "nothing"),
-            "feed p/c/d 0",
-            f"put p/c/d {request(9, b'x', 'p/d')}",
-            f"expect {RESPONSE} {response(9, 2, stage=4)}",
-            f"put p/c/d {request(10, b'x', 'p/d', deadline=1)}",
-            f"expect {RESPONSE} {response(10, 3, stage=4)}",
-        ),
-        exchange(
-            "a stage that is not declared",
-            f"send {REQUEST} {request(9, b'x', 'p/a')}",
-            f"expect {RESPONSE} {response(9, 2)}",
         ),
     ]
