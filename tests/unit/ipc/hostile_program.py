@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import struct
 import sys
 from contextlib import suppress
 
 from aetherless_client import Channel, attach
+from aetherless_ring.layout import ControlField, Direction
 
 CALL = 6
+ON_DOORBELL = 2
+MOST = 2**64 - 2
 LONGEST = 0xFFFF
 
 
@@ -32,8 +36,10 @@ def write(way: str, channel: Channel) -> None:
     elif way == "flood":
         for number in range(20_000):
             channel.publish(call(number, b"", b"none"), CALL, 10)
-    else:
+    elif way == "doorbell":
         trick_the_doorbell(channel)
+    else:
+        stop_the_doorbell(channel)
 
 
 def trick_the_doorbell(channel: Channel) -> None:
@@ -44,6 +50,20 @@ def trick_the_doorbell(channel: Channel) -> None:
         os.eventfd_write(bell, 1)
         with suppress(BlockingIOError):
             os.preadv(bell, [bytearray(8)], -1, os.RWF_NOWAIT)
+
+
+def stop_the_doorbell(channel: Channel) -> None:
+    """Have writes to the peer's doorbell wait, and ask to be woken by it."""
+    memory, bell, other = channel._region.descriptors
+    for each in (bell, other):
+        fcntl.fcntl(each, fcntl.F_SETFL, 0)
+        with suppress(BlockingIOError):
+            os.preadv(each, [bytearray(8)], -1, os.RWF_NOWAIT)
+        os.eventfd_write(each, MOST)
+    layout = channel.layout
+    asleep = layout.control_offset(Direction.TO_PEER) + ControlField.CONSUMER_ASLEEP
+    with mmap.mmap(memory, layout.region_bytes) as region:
+        struct.pack_into("=I", region, asleep, ON_DOORBELL)
 
 
 def main() -> None:

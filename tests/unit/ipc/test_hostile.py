@@ -9,6 +9,7 @@ import pytest
 
 from aetherless.ipc.v1 import channel_pb2
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
+from aetherless_common import errors
 from framework.processes import wait_until
 
 from .asking import admit, call, create, get
@@ -77,3 +78,19 @@ def test_a_doorbell_that_is_read_by_its_peer(
             asked = pb.InvokeStreamRequest(call=call(data=b"x", timeout=5))
             (answer,) = stub.InvokeStream(iter([asked]), timeout=20)
             assert answer.response.data == b"X"
+
+
+def test_a_doorbell_that_is_full(
+    run_service: Any, stub: IpcServiceStub, starting_peer: Any, serving_peer: Any, tmp_path: Path
+) -> None:
+    """Neither a call nor a detach waits for a peer that takes O_NONBLOCK away and fills it."""
+    with run_service():
+        create(stub)
+        serving_peer(admit(stub, tmp_path / "0"), "handler", "1")
+        hostile(stub, starting_peer, tmp_path / "a", "full-doorbell")
+        wait_until(lambda: get(stub, "a").attached, "it is attached")
+        for _ in range(3):
+            with pytest.raises(errors.DeadlineExceeded):
+                stub.Invoke(call("a", timeout=0.3), timeout=10)
+        stub.DeleteChannel(pb.DeleteChannelRequest(name="channels/a"), timeout=10)
+        assert stub.Invoke(call(data=b"x"), timeout=10).data == b"X"

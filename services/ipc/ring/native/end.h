@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 
+#include "doorbell.h"
 #include "waiting.h"
 
 #define PAGE 4096u
@@ -306,16 +307,24 @@ static PyObject *waited(End *end, enum aether_result result)
 	return raise_result(&end->ring, result);
 }
 
+/* Wake the other side as it asked for. */
+static void wake(End *end, enum aether_sleep how, size_t bed)
+{
+	if (aether_belfry && how == AETHER_ON_DOORBELL && aether_ring_warily(end->doorbell) == 0)
+		end->ring.counts.wakes++;
+	else /* also a pipe, of which the other side has an end of its own */
+		aether_wake(&end->ring, how, bed, end->doorbell);
+}
+
 static void wake_consumer(End *end)
 {
-	aether_wake(&end->ring, aether_publish(&end->ring), AETHER_CONSUMER_ASLEEP, end->doorbell);
+	wake(end, aether_publish(&end->ring), AETHER_CONSUMER_ASLEEP);
 }
 
 /* Give the places before an index back. */
 static void wake_producer(End *end, uint64_t index)
 {
-	aether_wake(&end->ring, aether_release_to(&end->ring, index), AETHER_PRODUCER_ASLEEP,
-		    end->doorbell);
+	wake(end, aether_release_to(&end->ring, index), AETHER_PRODUCER_ASLEEP);
 }
 
 #endif

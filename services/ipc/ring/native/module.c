@@ -568,8 +568,37 @@ static PyObject *module_checksum(PyObject *module, PyObject *arguments)
 	return NULL;
 }
 
+PyDoc_STRVAR(be_wary_doc,
+	     "be_wary()\n--\n\n"
+	     "Let no doorbell make this process wait from now on, whatever a peer does to it.\n\n"
+	     "OSError when the kernel refuses what that needs.");
+
+static PyObject *module_be_wary(PyObject *self, PyObject *unused)
+{
+	(void)self, (void)unused;
+	if (aether_be_wary() < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(ring_doorbell_doc, "ring_doorbell(doorbell, /)\n--\n\n"
+				"Ring an eventfd without waiting, once be_wary was called.");
+
+static PyObject *module_ring_doorbell(PyObject *self, PyObject *argument)
+{
+	(void)self;
+	int doorbell = (int)PyLong_AsLong(argument);
+	if (PyErr_Occurred())
+		return NULL;
+	if (aether_ring_warily(doorbell) < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+	{"be_wary", module_be_wary, METH_NOARGS, be_wary_doc},
 	{"checksum", module_checksum, METH_VARARGS, checksum_doc},
+	{"ring_doorbell", module_ring_doorbell, METH_O, ring_doorbell_doc},
 	{NULL, NULL, 0, NULL},
 };
 

@@ -20,6 +20,7 @@ from aetherless_ipc.delivery import Delivery
 from aetherless_ipc.ringloop import RingLoop
 from aetherless_ipc.sidesocket import LONGEST_MESSAGE, SocketLoop
 from aetherless_ipc.store import DeclarationStore
+from aetherless_ring._native import be_wary
 
 if TYPE_CHECKING:
     import socket
@@ -70,7 +71,9 @@ class Broker:
 
         Raises:
             DataLoss: STORE_CORRUPT.
+            OSError: the kernel refused what doorbells need that are rung without waiting.
         """
+        be_wary()
         self._folder.mkdir(mode=PRIVATE_DIR, exist_ok=True)
         with self.lock:
             for declaration in self._store.load():

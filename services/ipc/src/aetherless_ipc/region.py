@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 
+from aetherless_ring._native import be_wary, ring_doorbell
 from aetherless_ring.layout import MAGIC, PAGE, VERSION, Direction, HeaderField, Layout
 
 MFD_NOEXEC_SEAL = 0x0008  # linux/memfd.h, since 6.3; not in Python's os yet
@@ -30,6 +31,7 @@ class Region:
     """
 
     def __init__(self, name: str, layout: Layout) -> None:
+        be_wary()  # peers share the doorbells' flags, O_NONBLOCK too
         self.layout = layout
         self.wakes: tuple[int, ...] = ()
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL
@@ -51,10 +53,7 @@ class Region:
         """Mark the region closed and wake whoever sleeps on it."""
         struct.pack_into("=I", self._header, HeaderField.CLOSED, 1)
         for wake in self.wakes:
-            try:
-                os.eventfd_write(wake, 1)
-            except BlockingIOError:
-                continue  # its counter is full, so nobody sleeps on it
+            ring_doorbell(wake)
 
     @staticmethod
     def take_rings(wake: int) -> bool:
