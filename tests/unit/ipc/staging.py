@@ -115,6 +115,10 @@ class Stages(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
         """Wait until every stage is stood for."""
         wait_until(lambda: all(each.attached for each in self.get().stages), "stages attach")
 
+    def pid(self, name: str) -> int:
+        """Return the process of a stage."""
+        return int(self.peers[f"{name}-r{self._revisions[name]}-0"].child.pid)
+
     def kill(self, name: str) -> None:
         """Kill the process of a stage."""
         child = self.peers[f"{name}-r{self._revisions[name]}-0"].child

@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
+import mmap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aetherless_common import errors
 from aetherless_common.server import serving
+from aetherless_ring.layout import PAGE, Direction, Layout
 from framework.processes import wait_until
 
 from .staging import CHAIN, DIAMOND, ONCE, Killer, Stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub
     from aetherless_common.settings import Settings
 
 pytestmark = pytest.mark.root
-RUNS = 100
+RUNS = 200
+SHORTEST = 64  # bytes that a record takes at least
 ANSWERS = {
     "chain": [f"x{number} a b c" for number in range(RUNS)],
     "diamond": [f"[x{number} a c|x{number} a b] d" for number in range(RUNS)],
@@ -108,3 +112,34 @@ def test_the_service_is_killed(
         stages.wait_attached()
         assert stages.run("y") == "y a b c"
         assert stages.get().stats.runs == 1
+
+
+def test_a_damaged_edge_is_replaced(stages: Stages) -> None:
+    """The runs that are under way end with it; the next go through a new one."""
+    stages.up(CHAIN)
+    with ThreadPoolExecutor(2) as pool:
+        runs = []
+        for count, data in enumerate(("nap@b", "y"), 1):
+            runs.append(pool.submit(stages.outcome, data))
+            wait_until(lambda least=count * SHORTEST: waiting(stages) >= least, "records wait")
+        damage(stages.pid("b"), "aether-p/a/b")
+        first, second = (run.result() for run in runs)
+    assert first in ("nap@b a b c", "RING_CORRUPT")  # it may end before the damage is met
+    assert second == "RING_CORRUPT"
+    assert stages.run("z") == "z a b c"
+    assert stages.wakes == len(CHAIN)
+
+
+def waiting(stages: Stages) -> int:
+    """Return the bytes between the first two stages that are not worked off."""
+    edge = stages.get().edges[0]
+    return int(edge.produced_bytes - edge.consumed_bytes)
+
+
+def damage(pid: int, name: str) -> None:
+    """Write over all records in a region that a process has, from outside."""
+    found = [path for path in Path(f"/proc/{pid}/fd").iterdir() if name in str(path.readlink())]
+    with found[0].open("r+b") as file, mmap.mmap(file.fileno(), 0) as region:
+        layout = Layout((len(region) - 3 * PAGE) // 2)
+        begin = layout.data_offset(Direction.TO_PEER)
+        region[begin : begin + layout.ring_bytes] = b"\xff" * layout.ring_bytes
