@@ -76,6 +76,8 @@ class Admission:
         """Let nobody attach any more: the side socket is gone, the peer stays."""
         self._leave(State.OPEN, State.ATTACHED)
         self._stop_listening()
+        if self.attachment is not None:
+            self.attachment.is_draining = True
         self._enter(State.DRAINING)
 
     def become_open(self) -> None:
@@ -86,6 +88,8 @@ class Admission:
         """
         self._leave(State.DRAINING)
         self.listener = listen(self.folder)
+        if self.attachment is not None:
+            self.attachment.is_draining = False
         self._enter(State.ATTACHED if self.attachment else State.OPEN)
 
     def become_closed(self) -> None:

@@ -115,6 +115,7 @@ class Attachment(Reader):
         self.owed: deque[tuple[int, bytes]] = deque()  # answers without room: until when, which
         self._idle = threading.Event()
         self._awaited = False
+        self.is_draining = False
         self._owner = owner
         self._fault: RingCorruptError | None = None
         self.region = Region(f"aether-{channel_id}", layout)
@@ -170,6 +171,8 @@ class Attachment(Reader):
         call.attachment = self
         call.attempts += 1
         self.in_flight[call.id] = call
+        if self.is_draining:  # looked at last: a detach sets it, then looks at what is in flight
+            return self._taken_back(call, Sent.GONE)
         try:
             self._producer.publish(call.record(call.attempts), RecordType.REQUEST)
         except (RingFullError, PayloadTooLargeError) as error:
@@ -221,6 +224,10 @@ class Attachment(Reader):
             self._spoil(error)
         return True
 
+    def count_dropped(self) -> None:
+        """Count an answer that nobody gets."""
+        self._owner.stats.count("dropped_answers")
+
     def forget(self, call: Call) -> None:
         """Take note that a call is over."""
         self.in_flight.pop(call.id, None)
@@ -237,15 +244,21 @@ class Attachment(Reader):
 
     def _refused(self, call: Call, error: RingError) -> Sent:
         """Take a call back that the ring refused, unless the attachment's end took it meanwhile."""
-        if self.in_flight.pop(call.id, None) is None:
-            return Sent.YES
-        call.attachment = None
-        call.attempts -= 1
-        if isinstance(error, RingFullError):
-            return Sent.FULL
+        sent = self._taken_back(call, Sent.FULL)
+        if sent is Sent.YES or isinstance(error, RingFullError):
+            return sent
         limit = self.layout.largest_payload - (call.length - len(call.data))
         call.fail(errors.payload_too_large(call.function, len(call.data), limit))
         return Sent.YES
+
+    def _taken_back(self, call: Call, sent: Sent) -> Sent:
+        """Take a call back that was not sent; YES when the attachment's end took it meanwhile."""
+        if self.in_flight.pop(call.id, None) is None:
+            return Sent.YES
+        self.forget(call)
+        call.attachment = None
+        call.attempts -= 1
+        return sent
 
     def _see_to_late(self, call: Call) -> None:
         """See to a call that was sent just when it, or the attachment, ended."""
@@ -317,7 +330,7 @@ class Attachment(Reader):
         else:
             taken = response is not None and self._owner.stray(self, response)
         if not taken:
-            self._owner.stats.count("dropped_answers")
+            self.count_dropped()
 
 
 def say(connection: socket.socket, text: str) -> None:

@@ -135,7 +135,7 @@ class FunctionCalls:
             if is_first or kept + len(payload) <= limit:
                 owed.append((until_ns, payload))
             else:
-                self._broker.look_up(attachment.channel_id).delivery.stats.count("dropped_answers")
+                attachment.count_dropped()
         if is_first:
             self._settle(attachment, FIRST_PAUSE_S)
 

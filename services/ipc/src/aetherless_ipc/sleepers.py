@@ -73,8 +73,8 @@ class Sleepers:
             if self._stop.wait(TOUCH_EVERY_S):
                 return
             self._noted.clear()
-            used, self._used = self._used, {}
-            for instance, attachment in used.items():
+            for instance in list(self._used):
+                attachment = self._used.pop(instance)
                 self._touch(instance)
                 if attachment.in_flight:
                     self.note(attachment)

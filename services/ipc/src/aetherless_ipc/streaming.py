@@ -59,7 +59,8 @@ class InvokeStream:
 
     def answers(self) -> Iterator[pb.InvokeStreamResponse]:
         """Yield the end of each call, until the caller sends no more and all have ended."""
-        self._context.add_callback(self._leave)
+        if not self._context.add_callback(self._leave):
+            self._leave()  # the caller has left already
         reader = threading.Thread(target=self._read, name="invoke-stream", daemon=True)
         reader.start()
         while (answer := self._ended.get()) is not None:
@@ -96,6 +97,9 @@ class InvokeStream:
             self._ended.put(_refusal(call_id, error))
             return
         self._under_way[number] = call
+        if self._left:  # looked at last, as the leave looks at the calls last
+            call.cancel()
+            return
         try:
             begin()
         except AetherlessError as error:
