@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,7 @@ def test_a_damaged_edge_is_replaced(stages: Stages) -> None:
         runs = []
         for count, data in enumerate(("nap@b", "y"), 1):
             runs.append(pool.submit(stages.outcome, data))
-            wait_until(lambda least=count * SHORTEST: waiting(stages) >= least, "records wait")
+            wait_until(partial(waits, stages, count * SHORTEST), "records wait")
         damage(stages.pid("b"), "aether-p/a/b")
         first, second = (run.result() for run in runs)
     assert first in ("nap@b a b c", "RING_CORRUPT")  # it may end before the damage is met
@@ -130,10 +131,10 @@ def test_a_damaged_edge_is_replaced(stages: Stages) -> None:
     assert stages.wakes == len(CHAIN)
 
 
-def waiting(stages: Stages) -> int:
-    """Return the bytes between the first two stages that are not worked off."""
+def waits(stages: Stages, least: int) -> bool:
+    """Tell whether so many bytes between the first two stages are not worked off."""
     edge = stages.get().edges[0]
-    return int(edge.produced_bytes - edge.consumed_bytes)
+    return bool(edge.produced_bytes - edge.consumed_bytes >= least)
 
 
 def damage(pid: int, name: str) -> None:
