@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import ExitStack
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CALL = 6
 PASSED_ON = 8
 EDGE_DAMAGED = 9
+KILLS = 5
 Peer = tuple["Attachment", "subprocess.Popen[str]"]
 
 
@@ -170,6 +171,32 @@ def test_a_ring_is_resumed_anywhere(world: World, language: str) -> None:
             assert (answer.request_id, len(answer.data)) == (run, run * 397 % 9000)
         into.wait_consumed()
         killed(process)
+
+
+def test_kills_lose_nothing(world: World, language: str) -> None:
+    """Processes that are killed at any moment: each run comes out at least once, in order."""
+    into = world.edge("p/a/b")
+    count, put = 400, 0
+    came: list[int] = []
+    for generation in range(1, KILLS + 2):
+        side, process = world.peer(language)
+        declare(side, "p/b", number=1, inputs=1, outputs=1)
+        out = world.edge("p/b/c", generation)
+        into.feed(side, generation=generation, seen=into.produced())
+        out.drain(side)
+        last_of_all = generation > KILLS
+        target = count if last_of_all else generation * count // (KILLS + 1)
+        while not came or came[-1] < target:
+            while put < count and into.producer.wait(600, 0):
+                put += 1
+                into.put(put, bytes(500))
+            came.append(out.take().run)
+        if not last_of_all:
+            killed(process)
+            came += [Carried.parse(payload).run for _, payload in out.consumer.receive_many(count)]
+    assert set(came) == set(range(1, count + 1))
+    assert all(after <= before + 1 for before, after in pairwise(came))
+    into.wait_consumed()
 
 
 def test_dropped_edges_are_let_go_of(world: World, language: str) -> None:
