@@ -151,6 +151,42 @@ static inline enum aether_result aether_tell_damaged(struct aether_client *clien
 	return sent == AETHER_TIMED_OUT ? AETHER_CLOSED : sent;
 }
 
+/* Write the head of a record for a stage that reads, before the answer; returns where it begins. */
+static inline uint8_t *aether_address(const struct aether_request *request,
+				      const struct aether_stage *stage, const char *target,
+				      const struct aether_answer *answer)
+{
+	char method[2 * AETHER_NAME];
+	struct aether_request out = *request;
+	out.method_length =
+		(uint16_t)snprintf(method, sizeof(method), "%s/%s", stage->pipeline, target);
+	uint8_t *record = answer->data - AETHER_REQUEST_HEAD - out.trace_length - out.method_length;
+	aether_write_request(record, &out);
+	memcpy(record + AETHER_REQUEST_HEAD, out.trace, out.trace_length);
+	memcpy(record + AETHER_REQUEST_HEAD + out.trace_length, method, out.method_length);
+	return record;
+}
+
+/* Wait for room in an output, or let go of it when it is damaged: OK to try again, TIMED_OUT, or
+ * what ends the attachment. */
+static inline enum aether_result aether_make_way(struct aether_client *client,
+						 struct aether_edge *edge, enum aether_result why,
+						 uint32_t length, uint64_t until)
+{
+	const struct aether_wish wish = {&edge->ring, length};
+	if (why == AETHER_CORRUPT) {
+		aether_edge_damaged(&client->stages, edge);
+		return aether_tell_damaged(client);
+	}
+	why = aether_nap(&client->channel, &wish, edge->region.descriptors[1], until);
+	if (why == AETHER_CORRUPT)
+		return AETHER_OK; /* the next try tells of it */
+	if (why != AETHER_CLOSED || !aether_is_closed(&edge->ring))
+		return why;
+	edge->dropped = true;
+	return AETHER_OK;
+}
+
 /* Put a stage's result into one output, waiting for room and for the edge: OK, TIMED_OUT, TOO_LARGE
  * or what ends the attachment. */
 static inline enum aether_result
@@ -158,48 +194,26 @@ aether_publish_to(struct aether_client *client, const struct aether_request *req
 		  const struct aether_stage *stage, const char *target,
 		  const struct aether_answer *answer, uint64_t until)
 {
-	char method[2 * AETHER_NAME];
-	struct aether_request out = *request;
-	out.method_length =
-		(uint16_t)snprintf(method, sizeof(method), "%s/%s", stage->pipeline, target);
-	uint32_t head = AETHER_REQUEST_HEAD + out.trace_length + out.method_length;
-	uint8_t *record = answer->data - head;
-	const struct aether_piece pieces[AETHER_MANY] = {{record, head + answer->length}};
-	aether_write_request(record, &out);
-	memcpy(record + AETHER_REQUEST_HEAD, out.trace, out.trace_length);
-	memcpy(record + AETHER_REQUEST_HEAD + out.trace_length, method, out.method_length);
+	uint8_t *record = aether_address(request, stage, target, answer);
+	uint32_t length = (uint32_t)(answer->data - record) + answer->length;
+	const struct aether_piece pieces[AETHER_MANY] = {{record, length}};
 	for (;;) {
 		struct aether_edge *edge = aether_newest(client, stage, target);
-		enum aether_result result =
-			edge ? aether_put(&edge->ring, edge->region.descriptors[2], pieces,
-					  AETHER_REQUEST)
-			     : AETHER_CLOSED;
-		if (result == AETHER_OK || result == AETHER_TOO_LARGE)
-			return result;
-		if (result == AETHER_FULL) {
-			const struct aether_wish wish = {&edge->ring, pieces[0].length};
-			int wake = edge->region.descriptors[1];
-			result = aether_nap(&client->channel, &wish, wake, until);
-			if (result == AETHER_OK || result == AETHER_TIMED_OUT) {
-				if (result == AETHER_TIMED_OUT)
-					return result;
-				continue;
-			}
-			if (result == AETHER_CLOSED && !aether_is_closed(&edge->ring))
+		enum aether_result result = AETHER_OK;
+		if (edge) {
+			int bell = edge->region.descriptors[2];
+			result = aether_put(&edge->ring, bell, pieces, AETHER_REQUEST);
+			if (result == AETHER_OK || result == AETHER_TOO_LARGE)
 				return result;
+			result = aether_make_way(client, edge, result, length, until);
+		} else {
+			aether_pause_for(AETHER_EDGE_SLICE);
+			result = aether_hear(&client->channel);
 		}
-		if (result == AETHER_CORRUPT) {
-			aether_edge_damaged(&client->stages, edge);
-			result = aether_tell_damaged(client);
-			if (result != AETHER_OK)
-				return result;
-		}
-		if (aether_now() >= until)
-			return AETHER_TIMED_OUT;
-		aether_pause_for(AETHER_EDGE_SLICE);
-		result = aether_hear(&client->channel);
 		if (result != AETHER_OK)
 			return result;
+		if (!edge && aether_now() >= until)
+			return AETHER_TIMED_OUT;
 	}
 }
 

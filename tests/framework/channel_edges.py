@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
 import socket
 import struct
 import time
@@ -19,7 +18,7 @@ from aetherless_ipc.region import Region
 from aetherless_ring import Consumer, Producer, RingEmptyError
 from aetherless_ring.layout import SMALLEST_RING, ControlField, Direction, Layout, RecordType
 
-from .channel_service import LIMIT_S, Attachment, request
+from .channel_service import LIMIT_S, Attachment, readable, request
 from .processes import wait_until
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class Edge:
                 kind, payload = self.consumer.receive()
             except RingEmptyError:
                 if self.consumer.doze():
-                    select.select([self._wake_consumer], [], [], 1.0)
+                    readable(self._wake_consumer, timeout_s=1.0)
                 continue
             assert kind == RecordType.REQUEST
             return payload

@@ -60,6 +60,14 @@ def request(
     return head + trace + name + data
 
 
+def readable(*descriptors: int, timeout_s: float = LIMIT_S) -> list[int]:
+    """Wait until one of some descriptors is readable, or its other side has gone; return which."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
+
+
 class Attachment:
     """One client that is attached: its region, and the service's ends of its rings.
 
@@ -72,6 +80,7 @@ class Attachment:
     def __init__(self, control: socket.socket, generation: int, ring_bytes: int) -> None:
         layout = Layout(ring_bytes)
         self.control = control
+        self._region_closed = False
         self.region = Region(f"aether-test-{generation}", layout)
         descriptors = self.region.hand_out(generation)
         self.memory = mmap.mmap(self.region.descriptor, layout.region_bytes)
@@ -93,8 +102,7 @@ class Attachment:
         """Take a record out; waits for one on the doorbell, as the client's bell is tested too."""
         until = time.monotonic() + LIMIT_S
         while time.monotonic() < until and self.consumer.doze():
-            rung, _, _ = select.select([self.wake, self.control.fileno()], [], [], LIMIT_S)
-            if self.control.fileno() in rung:
+            if self.control.fileno() in readable(self.wake, self.control.fileno()):
                 break  # what it wrote before it let go is still there
             os.eventfd_read(self.wake)
         return self.consumer.receive()
@@ -126,8 +134,22 @@ class Attachment:
         """Let go, as the broker does; as a service that was killed does when there is no word."""
         if word:
             self.control.send(word)
-            self.region.close()
+            self._close_region()
         self.control.close()
+
+    def close(self) -> None:
+        """Let go of all that is left; more than once does nothing."""
+        self.control.close()
+        self._close_region()
+        # The mapping has a descriptor too, and goes with the ends that have views of it.
+        self.__dict__.pop("producer", None)
+        self.__dict__.pop("consumer", None)
+        self.__dict__.pop("memory", None)
+
+    def _close_region(self) -> None:
+        if not self._region_closed:
+            self._region_closed = True
+            self.region.close()
 
 
 class Service:
@@ -164,7 +186,7 @@ class Service:
         """Return the next client's connection; nothing was said on it yet."""
         listener = self._listener
         assert listener
-        assert select.select([listener], [], [], timeout_s)[0], "no client came"
+        assert readable(listener.fileno(), timeout_s=timeout_s), "no client came"
         return listener.accept()[0]
 
     def attached(self) -> Attachment:
@@ -188,7 +210,7 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.refuse()
         for attachment in self._attachments:
-            attachment.control.close()
+            attachment.close()
 
 
 def let_go(pid: int, what: str = "aether-test") -> None:
