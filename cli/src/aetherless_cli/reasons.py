@@ -161,7 +161,10 @@ NETPLANE = {
 IPC = {
     "INTERNAL": _BUG,
     "INVALID_ARGUMENT": _REQUEST,
-    "CHANNEL_NOT_FOUND": ("NOT_FOUND", "list the channels: IpcService.ListChannels"),
+    "CHANNEL_NOT_FOUND": (
+        "NOT_FOUND",
+        "declare the function with ipc: true, and wait until it is deployed",
+    ),
     "CHANNEL_EXISTS": ("ALREADY_EXISTS", "delete the channel first, or use another id"),
     "REGION_INVALID": ("FAILED_PRECONDITION", "the kernel's errno is in the message"),
     "INVOCATION_TIMEOUT": ("DEADLINE_EXCEEDED", "allow more time, or see the function's log"),

@@ -8,7 +8,6 @@ deciding when a region is empty, and for telling runs that were lost; nothing is
 from __future__ import annotations
 
 import mmap
-import os
 import socket
 import struct
 from contextlib import suppress
@@ -150,10 +149,7 @@ class EdgeRegion:
 
     def hear(self) -> bool:
         """Tell whether the consumer's bell was rung, and take that note away."""
-        try:
-            return os.eventfd_read(self.bell) > 0
-        except BlockingIOError:
-            return False
+        return Region.take_rings(self.bell)
 
     def close(self) -> None:
         """Mark it closed, wake both ends, and let go of it."""
