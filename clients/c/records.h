@@ -101,10 +101,12 @@ static inline enum aether_result aether_hear(struct aether_channel *channel)
 	}
 }
 
+/* Read a bell that rang. The other stage of an edge has its flags too, O_NONBLOCK as well. */
 static inline void aether_hush(int wake)
 {
 	uint64_t rung;
-	if (read(wake, &rung, sizeof(rung)) < 0)
+	const struct iovec number = {&rung, sizeof(rung)};
+	if (preadv2(wake, &number, 1, -1, RWF_NOWAIT) < 0)
 		return; /* somebody else has heard it */
 }
 

@@ -59,6 +59,7 @@ class Channel:
         ring_bytes = region.layout.ring_bytes
         self._consumer = Consumer(region.memory, Direction.TO_PEER, ring_bytes, region.bell)
         self._producer = Producer(region.memory, Direction.FROM_PEER, ring_bytes, region.bell)
+        self._rung = bytearray(BELL_BYTES)
         self._lock = threading.Lock()
         self.layout = region.layout
         self.generation = region.generation
@@ -130,9 +131,10 @@ class Channel:
                 self.hear()
                 continue
             try:
-                os.read(descriptor, BELL_BYTES)
+                # The other stage of an edge has the flags of its bell too, O_NONBLOCK as well.
+                os.preadv(descriptor, [self._rung], -1, os.RWF_NOWAIT)
             except BlockingIOError:
-                continue  # another thread has heard it
+                continue  # another has heard it
         if self._damaged_edges:
             self.hear()
 
