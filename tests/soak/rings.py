@@ -27,6 +27,7 @@ from aetherless_client.errors import PeerGoneError
 from aetherless_client.region import map_region
 from aetherless_ipc.region import Region
 from aetherless_ring import Consumer, Producer
+from aetherless_ring._native import be_wary
 from aetherless_ring.errors import RingClosedError, RingFullError
 from aetherless_ring.layout import SMALLEST_RING, Direction, Layout, RecordType
 
@@ -168,6 +169,7 @@ def kill(times: int, seed: int) -> str:
         AssertionError: somebody was not told, had a wrong record, or kept a region.
     """
     chance = random.Random(seed)
+    be_wary()  # what it opens, once for a process, is none of a region's
     before, records = len(open_files()), 0
     for number in range(times):
         mortal, left = (PeerSide, ServiceSide) if number % 2 else (ServiceSide, PeerSide)
