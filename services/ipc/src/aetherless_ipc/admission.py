@@ -6,17 +6,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-import structlog
-
 from aetherless_ipc.sidesocket import SOCKET_NAME, listen, remove
+from aetherless_ipc.sparing import peer_log
 
 if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
     from aetherless_ipc.attachment import Attachment
-
-log = structlog.get_logger()
 
 
 class State(Enum):
@@ -112,11 +109,11 @@ class Admission:
 
     def _enter(self, state: State, **fields: object) -> None:
         self.state = state
-        log.info(
+        peer_log.info(
             "admission changed",
+            instance=self.instance,
             state=state.name,
             channel=self.channel_id,
-            instance=self.instance,
             generation=self.generation,
             **fields,
         )

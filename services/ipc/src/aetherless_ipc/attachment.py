@@ -20,6 +20,7 @@ import structlog
 from aetherless_ipc import errors, records
 from aetherless_ipc.reading import Reader
 from aetherless_ipc.region import Region
+from aetherless_ipc.sparing import peer_log
 from aetherless_ring import (
     Consumer,
     PayloadTooLargeError,
@@ -281,8 +282,8 @@ class Attachment(Reader):
                 self._owner.called(self, payload)
             elif kind == RecordType.PING:
                 self.respond(payload, RecordType.PONG)
-        except Exception:
-            log.exception("a record was dropped", instance=self.instance, kind=kind)
+        except Exception:  # noqa: BLE001  # it is logged, sparingly
+            peer_log.exception("a record was dropped", instance=self.instance, kind=kind)
 
     def _damaged(self, error: RingError) -> None:
         """Let go of the peer, unless the ring is closed because the attachment has ended."""
@@ -310,7 +311,7 @@ class Attachment(Reader):
         self._fault = error
         self.is_over = True
         self._owner.stats.count("corrupted")
-        log.error("ring damaged", instance=self.instance, error=str(error), peer=self.peer)
+        peer_log.error("ring damaged", instance=self.instance, error=str(error), peer=self.peer)
         self.region.shut()
         self._hang_up()
 

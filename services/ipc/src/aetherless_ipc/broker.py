@@ -19,6 +19,7 @@ from aetherless_ipc.channel import Channel, Declaration
 from aetherless_ipc.delivery import Delivery
 from aetherless_ipc.ringloop import RingLoop
 from aetherless_ipc.sidesocket import LONGEST_MESSAGE, SocketLoop
+from aetherless_ipc.sparing import peer_log
 from aetherless_ipc.store import DeclarationStore
 from aetherless_ring._native import be_wary
 
@@ -281,7 +282,7 @@ class Broker:
         try:
             connection, _ = listener.accept()
         except OSError as error:  # the peer has gone again, or no descriptor is left
-            log.warning("accept failed", channel=channel.channel_id, error=str(error))
+            peer_log.warning("accept failed", instance=admission.instance, error=str(error))
             return
         connection.settimeout(0)
         if admission.attachment is not None:
@@ -292,7 +293,7 @@ class Broker:
         if peer is not None and not refusal:
             refusal = self._attach(channel, admission, connection, peer)
         if refusal:
-            log.warning("refused", instance=admission.instance, reason=refusal, peer=peer)
+            peer_log.warning("refused", instance=admission.instance, reason=refusal, peer=peer)
             say(connection, f"error reason={refusal}")
             connection.close()
 
@@ -321,12 +322,12 @@ class Broker:
                 owner=channel.delivery,
             )
         except OSError:
-            log.exception("no region", channel=channel.channel_id)
+            peer_log.exception("no region", instance=admission.instance)
             return "CHANNEL_CLOSED"
         try:
             attachment.begin()
         except OSError as error:  # it went away between its connect and now
-            log.warning("peer gone", channel=channel.channel_id, error=str(error))
+            peer_log.warning("peer gone", instance=admission.instance, error=str(error))
             attachment.end()
             return ""
         # The peer has what it waits for: all else comes after that.
@@ -347,7 +348,7 @@ class Broker:
         except OSError:
             said = b""
         if said:
-            log.warning("peer talks", instance=admission.instance, bytes=len(said))
+            peer_log.warning("peer talks", instance=admission.instance, bytes=len(said))
         self._lose(channel, admission)
 
     def _lose(self, channel: Channel, admission: Admission) -> None:

@@ -9,13 +9,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
-
 from aetherless_common.errors import AetherlessError
 from aetherless_common.tracing import NOBODY, Span
 from aetherless_ipc import codec, errors, records
 from aetherless_ipc.calls import ToldCall
 from aetherless_ipc.records import Request, Status
+from aetherless_ipc.sparing import peer_log
 
 if TYPE_CHECKING:
     from aetherless_ipc.attachment import Attachment
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from aetherless_ipc.channel import Channel
     from aetherless_ipc.invoking import Invoker
 
-log = structlog.get_logger()
 # Of one attachment: what it asks for, and what it has not read of the answers, is kept here.
 MOST_UNDER_WAY = 1024
 MOST_RINGS_UNDER_WAY = 4
@@ -149,7 +147,7 @@ class FunctionCalls:
                 if not attachment.respond(payload):
                     if time.time_ns() <= until_ns:
                         break
-                    log.warning("no room for an answer", instance=attachment.instance)
+                    peer_log.warning("no room for an answer", instance=attachment.instance)
                 attachment.owed.popleft()
         again = partial(self._settle, attachment, min(2 * pause, LONGEST_PAUSE_S))
         self._broker.rings.after(pause, again)

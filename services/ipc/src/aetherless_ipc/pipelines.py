@@ -17,6 +17,7 @@ import structlog
 from aetherless_ipc import errors
 from aetherless_ipc.pipeline import Delivery, Pipeline
 from aetherless_ipc.records import OVER, Status
+from aetherless_ipc.sparing import peer_log
 from aetherless_ipc.stageboard import StageBoard
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ RELEASE_LOOK_S = 0.002
 # how often the stages are seen to otherwise, so that none falls asleep meanwhile.
 BUSY_LOOK_S = 0.005
 IDLE_LOOK_S = 0.15
+# Of the name that a peer gives an edge, in the log.
+LONGEST_EDGE = 200
 
 
 class Pipelines:
@@ -177,7 +180,9 @@ class Pipelines:
         if run is None or not 0 <= number < len(run.pipeline.stages):
             return False
         if run.pipeline.stages[number].function_id != attachment.channel_id:
-            log.warning("answer of another's stage", instance=attachment.instance, run=response.id)
+            peer_log.warning(
+                "answer of another's stage", instance=attachment.instance, run=response.id
+            )
             return False
         return run.take(number, response.status, response.data)
 
@@ -269,9 +274,11 @@ class Pipelines:
             pipeline = self.board.pipeline(edge_name.partition("/")[0])
             number = pipeline.number_of(attachment.channel_id) if pipeline else None
             if pipeline is None or number is None or not self.board.touches(edge_name, attachment):
-                log.warning("another's edge", instance=attachment.instance, edge=edge_name)
+                peer_log.warning(
+                    "another's edge", instance=attachment.instance, edge=edge_name[:LONGEST_EDGE]
+                )
                 return
-            log.error("edge damaged", instance=attachment.instance, edge=edge_name)
+            peer_log.error("edge damaged", instance=attachment.instance, edge=edge_name)
             self.board.replace(edge_name)
             with self._runs_lock:
                 runs = list(pipeline.runs.values())
