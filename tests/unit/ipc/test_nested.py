@@ -10,6 +10,7 @@ import pytest
 
 from aetherless.ipc.v1 import channel_pb2
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
+from aetherless_common import errors
 from framework.processes import wait_until
 
 from .asking import RING, admit, call, create, get
@@ -57,6 +58,7 @@ def test_how_calls_end(
             ("a", "", 10),
             ("c", "", 10),
             ("b/blow", str(RING // 8), 10),
+            ("b/pipeline/stage", "", 10),
         )
         assert ends[0] == (RESULT, "HELLO")
         assert ends[1] == (FAILED, "ValueError: not like this")
@@ -67,7 +69,10 @@ def test_how_calls_end(
             NO_FUNCTION,
         ]
         assert ends[6] == (RESULT, "\0" * (RING // 8))
-        assert get(stub, "a").stats.calls_made == 7
+        assert ends[7] == (NOT_DELIVERED, "method must have no slash")
+        with pytest.raises(errors.InvalidArgument, match="must have no slash"):
+            stub.Invoke(call("b", method="pipeline/stage"))
+        assert get(stub, "a").stats.calls_made == 8
         assert get(stub, "b").stats.calls == 5
 
 

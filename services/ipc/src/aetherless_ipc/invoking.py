@@ -80,6 +80,22 @@ class Invoker:
         return channel, call
 
     @staticmethod
+    def method(name: bytes) -> bytes:
+        """Return the name of a handler's method, which has no slash.
+
+        With one it would be a stage's: the handler's result went on to the next stages, whom the
+        caller may not be allowed to call.
+
+        Raises:
+            InvalidArgument: INVALID_ARGUMENT.
+        """
+        if b"/" in name:
+            raise invalid_argument("method", "must have no slash")
+        if len(name) > records.LONGEST_NAME:
+            raise invalid_argument("method", f"has more than {records.LONGEST_NAME} bytes")
+        return name
+
+    @staticmethod
     def check_length(channel: Channel, call: Call) -> None:
         """Refuse a call that no record can hold.
 
@@ -115,9 +131,7 @@ class Invoker:
         if not request.function.startswith("functions/"):
             raise invalid_argument("function", 'must be "functions/{function}"')
         channel = self.channel(request.function[len("functions/") :])
-        method = request.method.encode()
-        if len(method) > records.LONGEST_NAME:
-            raise invalid_argument("method", f"has more than {records.LONGEST_NAME} bytes")
+        method = self.method(request.method.encode())
         return channel, method, self.seconds(request, channel.declared.timeout_ms)
 
     @staticmethod

@@ -72,6 +72,7 @@ class FunctionCalls:
         if function not in caller.declared.may_call:
             raise errors.call_not_allowed(attachment.channel_id, function)
         channel = self._invoker.channel(function)
+        method = self._invoker.method(method)
         if not self._has_begun(attachment, request):
             raise errors.ring_full(function, len(request.data))
         call = ToldCall(
