@@ -123,7 +123,7 @@ def calls_in_flight(channel: str, instance: str, calls: int) -> FailedPreconditi
     """Return the error for a detach whose patience ended before the calls did."""
     return FailedPrecondition(
         "CALLS_IN_FLIGHT",
-        f"instance {instance} of channel {channel} has {calls} calls to answer",
+        f"instance {instance} of channel {channel} has calls to answer: {calls}",
         {"channel": channel, "instance": instance, "calls": calls},
         remedy="try again when they are answered",
     )
