@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import mmap
 import os
 import random
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LAYOUT = Layout(SMALLEST_RING)
+PR_SET_PDEATHSIG = 1  # sys/prctl.h
 LONGEST_LIFE_S = 0.003
 TIMEOUT_S = 30.0
 LONGEST = 900
@@ -102,6 +104,7 @@ class PeerSide:
 
     def __init__(self, control: socket.socket) -> None:
         _, descriptors, _, _ = socket.recv_fds(control, 64, 3)
+        control.settimeout(0)  # as the client's own attaching leaves it
         self.channel = Channel(control, map_region(descriptors, LAYOUT.ring_bytes))
         self.count = Count()
 
@@ -123,7 +126,8 @@ class PeerSide:
 
 
 def die(side: Callable[[socket.socket], Any], control: socket.socket) -> None:
-    """Work in a process of its own until it is killed."""
+    """Work in a process of its own until it is killed, or its parent is."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         side(control).work(float("inf"))
     finally:
