@@ -28,6 +28,9 @@ def call_promises(calls: dict[str, Any]) -> Iterator[Promise]:
     attach = calls["attach_ms"]
     name = "attaching a channel, as after a restore, median"
     yield Promise(name, attach["p50"], 0.5, "ms", CALLS, spread_of(attach))
+    for how, limit in (("sleeping", 10), ("spinning", 1)):
+        hop, name = calls[f"hop_{how}_us"], f"from one pipeline stage to the next, Python, {how}"
+        yield Promise(f"{name}, median", hop["p50"], limit, "µs", CALLS, spread_of(hop))
 
 
 def call_tables(calls: dict[str, Any]) -> list[str]:
@@ -37,11 +40,17 @@ def call_tables(calls: dict[str, Any]) -> list[str]:
         us, ratio = found["us"], found["ratio"]
         cells = (rounded(us["median"]), between(us), rounded(ratio["median"]), between(ratio))
         rows.append(row(name, *cells))
-    attach = calls["attach_ms"]
+    attach, asleep, awake = (calls[k] for k in ("attach_ms", "hop_sleeping_us", "hop_spinning_us"))
     return [
         "A call and its answer, 64 B each, in µs: medians of rounds in turn, and their ratio.",
         "",
         *table_of(rows, "", "median", "spread", "of the empty call", "spread"),
+        (
+            "From the result of a stage to the handler of the next, both in Python: "
+            f"{rounded(asleep['p50'])} µs sleeping ({spread_of(asleep)}), "
+            f"{rounded(awake['p50'])} µs spinning ({spread_of(awake)})."
+        ),
+        "",
         f"Attaching a channel: {rounded(attach['p50'])} ms ({spread_of(attach)}).",
         "",
     ]

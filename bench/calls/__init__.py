@@ -14,8 +14,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
+from aetherless.ipc.v1 import pipeline_pb2
 from bench.samples import Spread, Summary, percentile
 
+from .peer import HOP
 from .service import PEER, WAIT_S, Service, process
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 ROUNDS = 15
 CALLS = 150
 ATTACHMENTS = 100
+HOPS, DISCARDED = 2000, 100
 SPIN_S = "0.0005"
+STAGE_SPIN_S = "0.005"  # longer than from one run to the next
 PAYLOAD = bytes(64)
 Way = tuple[str, "Callable[[], object]"]
 
@@ -82,6 +86,23 @@ def invocations(service: Service) -> dict[str, Any]:
     }
 
 
+def hops(service: Service, name: str, spin: str) -> dict[str, Any]:
+    """Return how long a record needs from one stage's result to the next stage's handler, in µs."""
+    first, second = f"{name}-1", f"{name}-2"
+    for each, patience in ((first, "0"), (second, spin)):  # a core is left for the rest
+        service.function(each, "stage", patience)
+        service.wait_attached(each)
+    last = pipeline_pb2.Stage(function_id=second)
+    getattr(last, "from").append(first)
+    joined = pipeline_pb2.Pipeline(stages=[pipeline_pb2.Stage(function_id=first), last])
+    service.stub.CreatePipeline(pb.CreatePipelineRequest(pipeline_id=name, pipeline=joined))
+    request = pb.InvokeRequest(pipeline=f"pipelines/{name}", data=b"?")
+    took = [
+        HOP.unpack(service.stub.Invoke(request, timeout=WAIT_S).data)[0] / 1000 for _ in range(HOPS)
+    ]
+    return asdict(Summary.of(took[DISCARDED:]))
+
+
 def attachments(service: Service) -> dict[str, Any]:
     """Return how long a function needs to attach, in ms."""
     child = service.function("attacher", "attacher", str(ATTACHMENTS))
@@ -92,4 +113,8 @@ def attachments(service: Service) -> dict[str, Any]:
 def measure() -> dict[str, Any]:
     """Measure all."""
     with Service() as service:
-        return {"invoke": invocations(service), "attach_ms": attachments(service)}
+        found = {"attach_ms": attachments(service), "invoke": invocations(service)}
+    for name, spin in (("sleeping", "0"), ("spinning", STAGE_SPIN_S)):
+        with Service() as service:
+            found[f"hop_{name}_us"] = hops(service, name, spin)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 import threading
 import time
@@ -14,6 +15,8 @@ from typing import Any
 import grpc
 
 from aetherless_client import attach, serve
+
+HOP = struct.Struct("<q")
 
 
 def end_with_parent() -> None:
@@ -26,6 +29,20 @@ def handler(spin: str) -> None:
     path = sys.stdin.readline().strip()
     end_with_parent()
     serve(lambda data: data, path=path, spin=float(spin))
+
+
+def stage(spin: str) -> None:
+    """Serve a stage that tells the time to the next one, which tells how long that took, in ns."""
+    path = sys.stdin.readline().strip()
+    end_with_parent()
+
+    def handle(data: bytes) -> bytes:
+        now = time.monotonic_ns()
+        if len(data) < HOP.size:
+            return HOP.pack(time.monotonic_ns())
+        return HOP.pack(now - HOP.unpack(data)[0])
+
+    serve(handle, path=path, spin=float(spin))
 
 
 def attacher(count: str) -> None:
@@ -54,4 +71,6 @@ def server(address: str) -> None:
 
 
 if __name__ == "__main__":
-    {"handler": handler, "attacher": attacher, "server": server}[sys.argv[1]](sys.argv[2])
+    {"handler": handler, "stage": stage, "attacher": attacher, "server": server}[sys.argv[1]](
+        sys.argv[2]
+    )

@@ -71,6 +71,8 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
                 )
             },
             "attach_ms": asdict(Summary.of([0.3])),
+            "hop_sleeping_us": asdict(Summary.of([8.0])),
+            "hop_spinning_us": asdict(Summary.of([0.8])),
         },
     }
 
