@@ -7,8 +7,10 @@ are left out here; what other programs may do meanwhile is judged in ``hoststate
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,8 +274,21 @@ def sockets() -> Lines:
         for line in run("ss", flags).splitlines():
             fields = line.split()
             # Queue lengths are small numbers and move; an inode number is larger and stays.
-            lines.append(" ".join(f for f in fields if not f.isdigit() or int(f) > 65535))
+            kept = [f for f in fields if not f.isdigit() or int(f) > 65535]
+            if "/proc/self/fd/" in line:
+                kept += orchestrators_of(line)
+            lines.append(" ".join(kept))
     return sorted(lines)
+
+
+def orchestrators_of(line: str) -> Lines:
+    """Return whose the holders of a socket are, for addresses that hide it."""
+    found = set()
+    for pid in re.findall(r"pid=(\d+)", line):
+        with contextlib.suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found |= {os.fsdecode(e) for e in environment if e.startswith(b"AETHER_RUNTIME_DIR=")}
+    return sorted(found)
 
 
 def runtime_files() -> Lines:
