@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 from .clients import KeptConnection, call
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ANSWER_TIMEOUT_S = 30.0
@@ -25,6 +26,7 @@ ANSWER_TIMEOUT_S = 30.0
 KEPT_REQUESTS = 60
 LONGEST_BREAK_S = 6.0
 READ_EVERY_S = 0.2
+LATEST_S = 1.0
 
 
 @dataclass
@@ -79,15 +81,19 @@ class Clients:
         for thread in self.threads:
             thread.join(2 * ANSWER_TIMEOUT_S)
 
-    def _turns(self) -> itertools.chain[int]:
-        """Return numbers, each at its time, until told to end."""
-        return itertools.chain.from_iterable(iter(self._next_turn, None))
+    def _turns(self) -> Iterator[int]:
+        """Return numbers, each at its time, until told to end.
 
-    def _next_turn(self) -> tuple[int, ...] | None:
-        if self._ending.wait(self._period):
-            return None
-        with self._lock:
-            return (next(self._numbers),)
+        A turn that comes late is made up for, unless it is later than LATEST_S.
+        """
+        due = time.monotonic()
+        while True:
+            due = max(due + self._period, time.monotonic() - LATEST_S)
+            if self._ending.wait(max(due - time.monotonic(), 0)):
+                return
+            with self._lock:
+                number = next(self._numbers)
+            yield number
 
     def _ask_fresh(self) -> None:
         """Ask, each time on a connection of its own."""
