@@ -58,7 +58,7 @@ class Broker:
         self._around = around
         self._orchestrator_cgroup = settings.cgroup_name
         self._folder = ipc_folder(settings)
-        self._store = DeclarationStore(self._folder / "channels.json")
+        self._store = DeclarationStore(self._folder / "channels.json", Declaration)
         self.lock = threading.RLock()
         self._channels: dict[str, Channel] = {}
         self._loop = SocketLoop(self.lock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aetherless_ipc.admission import State
 from aetherless_ring.layout import Layout
@@ -34,14 +34,18 @@ class Declaration:
     admissions: dict[str, str] = field(default_factory=dict)
     generation: int = 0
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return dataclasses.asdict(self)
+
     @classmethod
-    def restored(cls, stored: dict[str, object]) -> Declaration:
-        """Return the declaration of what ``dataclasses.asdict`` made and JSON brought back.
+    def from_plain(cls, stored: dict[str, Any]) -> Declaration:
+        """Return what ``to_plain`` gave.
 
         Raises:
-            TypeError, KeyError: it is not that.
+            TypeError: it is not that.
         """
-        made = cls(**stored)  # type: ignore[arg-type]  # TypeError when it is something else
+        made = cls(**stored)
         return dataclasses.replace(made, may_call=tuple(made.may_call))
 
     def same_as(self, other: Declaration) -> bool:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from aetherless_ipc.attachment import Attachment
     from aetherless_ipc.edgewatch import EdgeWatch
     from aetherless_ipc.pipeline import PipelineDeclaration
-    from aetherless_ipc.pipeline_store import PipelineStore
     from aetherless_ipc.records import Response
     from aetherless_ipc.run import Run
+    from aetherless_ipc.store import DeclarationStore
     from aetherless_ring.layout import Layout
 
 log = structlog.get_logger()
@@ -54,7 +54,7 @@ class Pipelines:
 
     def __init__(
         self,
-        store: PipelineStore,
+        store: DeclarationStore[PipelineDeclaration],
         layout: Layout,
         lock: threading.RLock,
         watch: EdgeWatch,

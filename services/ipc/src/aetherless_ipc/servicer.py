@@ -15,11 +15,12 @@ from aetherless_ipc.delivery import Surroundings
 from aetherless_ipc.edgewatch import EdgeWatch
 from aetherless_ipc.invoking import Invoker
 from aetherless_ipc.nested import FunctionCalls
+from aetherless_ipc.pipeline import PipelineDeclaration
 from aetherless_ipc.pipeline_rpcs import PipelineRpcs
-from aetherless_ipc.pipeline_store import PipelineStore
 from aetherless_ipc.pipelines import Pipelines
 from aetherless_ipc.running import Runner
 from aetherless_ipc.sleepers import Sleepers
+from aetherless_ipc.store import DeclarationStore
 from aetherless_ipc.streaming import InvokeStream, encode
 from aetherless_ring.layout import Layout
 
@@ -56,7 +57,7 @@ class IpcServicer(PipelineRpcs):
         """Return the pipelines, which hear of what happens to channels."""
         broker = self._broker
         watch = EdgeWatch(broker.rings, broker.lock, self._wake_function)
-        store = PipelineStore(ipc_folder(settings) / "pipelines.json")
+        store = DeclarationStore(ipc_folder(settings) / "pipelines.json", PipelineDeclaration)
         layout = Layout(settings.shm_buffer_size)
         pipelines = Pipelines(store, layout, broker.lock, watch, around.used)
         around.led, around.stray = pipelines.lead, pipelines.answered
