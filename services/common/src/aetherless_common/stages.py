@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 METHOD = re.compile(r"[!-.0-~]{0,64}")  # printable ASCII without slash and space
@@ -35,6 +35,23 @@ class Stage:
     function_id: str
     method: str
     sources: tuple[str, ...]
+
+
+def of_messages(messages: Iterable[Any]) -> tuple[Stage, ...]:
+    """Return the stages of a contract's messages, each with its id: that of its function, if none.
+
+    Args:
+        messages: ``Stage`` of the registry's contract or of the ipc service's.
+    """
+    return tuple(
+        Stage(
+            each.stage_id or each.function_id,
+            each.function_id,
+            each.method,
+            tuple(getattr(each, "from")),  # a word of Python's
+        )
+        for each in messages
+    )
 
 
 class Edge(NamedTuple):

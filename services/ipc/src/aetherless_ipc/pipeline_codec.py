@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aetherless.ipc.v1 import pipeline_pb2
 from aetherless_common.errors import InvalidArgument, Violation, invalid_argument
-from aetherless_common.stages import ID, Stage, problems
+from aetherless_common.stages import ID, Stage, of_messages, problems
 from aetherless_ipc import codec
 from aetherless_ipc.pipeline import Delivery, PipelineDeclaration
 
@@ -52,19 +52,11 @@ def declaration(name: str, pipeline: pipeline_pb2.Pipeline) -> PipelineDeclarati
         raise invalid_argument("pipeline_id", f"must match {ID.pattern}")
     if pipeline.delivery not in _DELIVERIES:
         raise invalid_argument("pipeline.delivery", f"{pipeline.delivery} is none")
-    stages = [
-        Stage(
-            each.stage_id or each.function_id,
-            each.function_id,
-            each.method,
-            tuple(getattr(each, "from")),  # a word of Python's
-        )
-        for each in pipeline.stages
-    ]
+    stages = of_messages(pipeline.stages)
     _check(stages)
     timeout_ms = round(codec.seconds("pipeline.timeout", pipeline.timeout) * 1000)
     delivery = _DELIVERIES[pipeline.delivery]
-    return PipelineDeclaration(name, tuple(stages), timeout_ms or DEFAULT_TIMEOUT_MS, delivery)
+    return PipelineDeclaration(name, stages, timeout_ms or DEFAULT_TIMEOUT_MS, delivery)
 
 
 def encode(pipeline: Pipeline, board: StageBoard) -> pipeline_pb2.Pipeline:

@@ -126,15 +126,15 @@ class Peers:
     def world(self, function_id: str = "") -> World:
         """Return what there is: of one function, and all endpoints and routes; or everything."""
         request = snapshotter_service_pb2.ListInstancesRequest(function_id=function_id)
-        instances = _pages(self._snapshotter.ListInstances, request, "instances")
+        instances = pages(self._snapshotter.ListInstances, request, "instances")
         wanted = snapshotter_service_pb2.ListSnapshotsRequest(function_id=function_id)
-        snapshots = _pages(self._snapshotter.ListSnapshots, wanted, "snapshots")
+        snapshots = pages(self._snapshotter.ListSnapshots, wanted, "snapshots")
         of_roots = snapshotter_service_pb2.ListRootsRequest(function_id=function_id)
-        roots = _pages(self._snapshotter.ListRoots, of_roots, "roots")
+        roots = pages(self._snapshotter.ListRoots, of_roots, "roots")
         all_endpoints = netplane_service_pb2.ListEndpointsRequest()
-        endpoints = _pages(self._netplane.ListEndpoints, all_endpoints, "endpoints")
+        endpoints = pages(self._netplane.ListEndpoints, all_endpoints, "endpoints")
         all_routes = netplane_service_pb2.ListRoutesRequest()
-        routes = _pages(self._netplane.ListRoutes, all_routes, "routes")
+        routes = pages(self._netplane.ListRoutes, all_routes, "routes")
         return World(
             {names.bare(each.name, names.INSTANCES): each for each in instances},
             {names.bare(each.name, names.ENDPOINTS): each for each in endpoints},
@@ -148,7 +148,7 @@ class Peers:
         """Return the channels by id; None when the service is not there."""
         request = ipc_service_pb2.ListChannelsRequest()
         try:
-            found = list(_pages(self._ipc.ListChannels, request, "channels"))
+            found = list(pages(self._ipc.ListChannels, request, "channels"))
         except Unavailable:
             return None
         return {names.bare(each.name, names.CHANNELS): each for each in found}
@@ -156,7 +156,7 @@ class Peers:
     def clones(self, function_id: str) -> list[instance_pb2.Instance]:
         """Return the instances that serve a function."""
         request = snapshotter_service_pb2.ListInstancesRequest(function_id=function_id)
-        found = _pages(self._snapshotter.ListInstances, request, "instances")
+        found = pages(self._snapshotter.ListInstances, request, "instances")
         return [each for each in found if each.role == instance_pb2.INSTANCE_ROLE_CLONE]
 
     def watch_instances(self) -> TypedStream:
@@ -350,7 +350,7 @@ def _channel(function_id: str, rules: ChannelRules) -> channel_pb2.Channel:
     return channel
 
 
-def _pages(call: Callable[[Any], Any], request: Any, items: str) -> Iterator[Any]:
+def pages(call: Callable[[Any], Any], request: Any, items: str) -> Iterator[Any]:
     """Yield the items of all pages of a list."""
     request.page_size = PAGE_SIZE
     while True:

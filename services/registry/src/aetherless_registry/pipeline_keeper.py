@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,7 +14,8 @@ from aetherless.ipc.v1 import pipeline_pb2 as ipc_pb2
 from aetherless.registry.v1 import pipeline_pb2
 from aetherless_common.channels import connect
 from aetherless_common.errors import AetherlessError
-from aetherless_registry.pipelines import stages_of
+from aetherless_common.stages import of_messages
+from aetherless_registry.peers import pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 PIPELINES = "pipelines/"
-PAGE_SIZE = 1000
 RESYNC_PERIOD_S = 30.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 1.0
@@ -108,14 +109,9 @@ class PipelineKeeper:
 
     def _there(self) -> Mapping[str, ipc_pb2.Pipeline]:
         """Return what the service has, by name, without what it says of it."""
-        found: dict[str, ipc_pb2.Pipeline] = {}
-        request = ipc_service_pb2.ListPipelinesRequest(page_size=PAGE_SIZE)
-        while True:
-            response = self._ipc.ListPipelines(request, wait_for_ready=True)
-            found |= {each.name: _bare(each) for each in response.pipelines}
-            if not response.next_page_token:
-                return found
-            request.page_token = response.next_page_token
+        listing = partial(self._ipc.ListPipelines, wait_for_ready=True)
+        found = pages(listing, ipc_service_pb2.ListPipelinesRequest(), "pipelines")
+        return {each.name: _bare(each) for each in found}
 
 
 def _declaration(spec: pipeline_pb2.PipelineSpec) -> ipc_pb2.Pipeline:
@@ -124,7 +120,7 @@ def _declaration(spec: pipeline_pb2.PipelineSpec) -> ipc_pb2.Pipeline:
         name=PIPELINES + spec.pipeline_id,
         stages=[
             _stage(each.stage_id, each.function_id, each.method, each.sources)
-            for each in stages_of(spec)
+            for each in of_messages(spec.stages)
         ],
         timeout=spec.timeout,
         delivery=_DELIVERIES[spec.delivery],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aetherless.registry.v1 import pipeline_pb2, registry_service_pb2
 from aetherless_common.errors import Violation
-from aetherless_common.stages import ID, Stage, problems
+from aetherless_common.stages import ID, Stage, of_messages, problems
 from aetherless_registry import errors, resources
 
 if TYPE_CHECKING:
@@ -106,22 +106,9 @@ def _problems(spec: pipeline_pb2.PipelineSpec, functions: set[str]) -> Iterator[
         yield "timeout", f"must be 1 to {MAX_TIMEOUT_MS} ms"
     if spec.delivery not in pipeline_pb2.Delivery.values():
         yield "delivery", f"must be AT_LEAST_ONCE or AT_MOST_ONCE, is {spec.delivery}"
-    for problem in problems(stages_of(spec), functions):
+    for problem in problems(of_messages(spec.stages), functions):
         at = f"stages[{problem.number}].{problem.field}"
         yield "stages" if problem.field == "stages" else at, problem.text
-
-
-def stages_of(spec: pipeline_pb2.PipelineSpec) -> list[Stage]:
-    """Return a declaration's stages, each with its id."""
-    return [
-        Stage(
-            stage.stage_id or stage.function_id,
-            stage.function_id,
-            stage.method,
-            tuple(getattr(stage, "from")),
-        )
-        for stage in spec.stages
-    ]
 
 
 def _plan(
@@ -149,7 +136,7 @@ def _told(spec: pipeline_pb2.PipelineSpec) -> list[tuple[str, str]]:
     """Return a pipeline's fields as text."""
     delivery = pipeline_pb2.Delivery.Name(spec.delivery).removeprefix("DELIVERY_")
     return [
-        ("stages", "; ".join(map(_of_stage, stages_of(spec)))),
+        ("stages", "; ".join(map(_of_stage, of_messages(spec.stages)))),
         ("timeout", spec.timeout.ToJsonString()),
         ("delivery", delivery),
     ]

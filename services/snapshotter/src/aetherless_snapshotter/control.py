@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aetherless_common.settings import LONGEST_SOCKET_PATH
 from aetherless_snapshotter.sandbox_errors import (
     CommandTimeoutError,
     InFlightError,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 SOCKET = "ctl.sock"
 COMMAND_SECONDS = 10.0
 _BACKLOG = 8
-_LONGEST_ADDRESS = 107  # sun_path of unix(7), less its NUL
 _LONGEST = 1 << 16
 _SEND_BUFFER = 1 << 20
 _RECONNECT_SECONDS = 0.02
@@ -81,7 +81,7 @@ def _short_path(folder: Path) -> Iterator[str]:
     Its own path when it fits: that is what ``ss`` then shows.
     """
     path = os.fspath(folder / SOCKET)
-    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         yield path
         return
     descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
