@@ -11,7 +11,10 @@ from click import shell_completion
 from aetherless_cli.main import COMPLETION
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import click
+    import grpc
 
 SHELLS = ("bash", "zsh", "fish")
 PROGRAM = "aetherctl"
@@ -53,39 +56,42 @@ def function_ids(incomplete: str) -> list[str]:
     """Return the ids of the functions that begin so; none when no registry answers at once."""
     from aetherless.registry.v1 import registry_service_pb2 as messages
     from aetherless.registry.v1 import registry_service_pb2_grpc as stubs
-    from aetherless_common.channels import connect
-    from aetherless_common.errors import AetherlessError
-    from aetherless_common.settings import Settings
 
-    settings = Settings.load()
-    if not settings.socket_path("registry").exists():
-        return []
-    with connect(settings, "registry") as channel:
+    def listed(channel: grpc.Channel) -> list[str]:
         request = messages.ListFunctionsRequest(page_size=MOST)
-        try:
-            found = stubs.RegistryServiceStub(channel).ListFunctions(request, timeout=PATIENCE)
-        except AetherlessError:
-            return []
-    ids = (each.spec.function_id for each in found.functions)
-    return [each for each in ids if each.startswith(incomplete)]
+        found = stubs.RegistryServiceStub(channel).ListFunctions(request, timeout=PATIENCE)
+        return [each.spec.function_id for each in found.functions]
+
+    return _beginning("registry", listed, incomplete)
 
 
 def pipeline_ids(incomplete: str) -> list[str]:
     """Return the ids of the pipelines that begin so; none when no ipc service answers at once."""
     from aetherless.ipc.v1 import ipc_service_pb2 as messages
     from aetherless.ipc.v1 import ipc_service_pb2_grpc as stubs
+
+    def listed(channel: grpc.Channel) -> list[str]:
+        request = messages.ListPipelinesRequest(page_size=MOST)
+        found = stubs.IpcServiceStub(channel).ListPipelines(request, timeout=PATIENCE)
+        return [each.name.rpartition("/")[2] for each in found.pipelines]
+
+    return _beginning("ipc", listed, incomplete)
+
+
+def _beginning(
+    service: str, listed: Callable[[grpc.Channel], list[str]], incomplete: str
+) -> list[str]:
+    """Return what a service lists and begins so; nothing when it does not answer."""
     from aetherless_common.channels import connect
     from aetherless_common.errors import AetherlessError
     from aetherless_common.settings import Settings
 
     settings = Settings.load()
-    if not settings.socket_path("ipc").exists():
+    if not settings.socket_path(service).exists():
         return []
-    with connect(settings, "ipc") as channel:
-        request = messages.ListPipelinesRequest(page_size=MOST)
+    with connect(settings, service) as channel:
         try:
-            found = stubs.IpcServiceStub(channel).ListPipelines(request, timeout=PATIENCE)
+            ids = listed(channel)
         except AetherlessError:
             return []
-    ids = (each.name.rpartition("/")[2] for each in found.pipelines)
     return [each for each in ids if each.startswith(incomplete)]

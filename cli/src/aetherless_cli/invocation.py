@@ -13,7 +13,11 @@ from aetherless_cli.output import print_data
 from aetherless_cli.plain import milliseconds
 
 if TYPE_CHECKING:
-    from aetherless.ipc.v1.ipc_service_pb2 import InvokeResponse
+    from aetherless.ipc.v1.ipc_service_pb2 import InvokeRequest, InvokeResponse
+    from aetherless_cli.client import Mesh
+
+#: How much longer than the call itself the service may take to say that its time is over.
+PATIENCE_S = 5.0
 
 
 def given(source: str | None, data: str | None, file: BinaryIO | None) -> bytes:
@@ -27,6 +31,27 @@ def given(source: str | None, data: str | None, file: BinaryIO | None) -> bytes:
     if source:
         file = sys.stdin.buffer
     return file.read() if file else (data or "").encode()
+
+
+def asking(timeout: float | None, **fields: Any) -> InvokeRequest:
+    """Return a request of a call or a run; without a ``timeout``, in seconds, it has the usual."""
+    from aetherless.ipc.v1 import ipc_service_pb2 as messages
+
+    request = messages.InvokeRequest(**fields)
+    if timeout:
+        request.timeout.FromNanoseconds(round(timeout * 1e9))
+    return request
+
+
+def invoke(services: Mesh, request: InvokeRequest) -> InvokeResponse:
+    """Make a call or a run.
+
+    Raises:
+        AetherlessError: how it ended, if not by a result.
+    """
+    own = request.timeout.ToNanoseconds() / 1e9
+    answer: InvokeResponse = services.ipc.Invoke(request, timeout=own + PATIENCE_S if own else None)
+    return answer
 
 
 def show(kind: str, name: str, answer: InvokeResponse, form: str) -> None:

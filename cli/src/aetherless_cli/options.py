@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FUNCTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+LONGEST_CALL_S = 900.0
 
 
 def _set_output(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
@@ -67,12 +68,23 @@ def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def id_argument(*, required: bool = True) -> Callable[..., Any]:
     """Take a function's id; shells complete it."""
+    return _id_argument("function_id", complete_ids, required=required)
+
+
+def pipeline_argument(*, required: bool = True) -> Callable[..., Any]:
+    """Take a pipeline's id; shells complete it."""
+    return _id_argument("pipeline_id", complete_pipelines, required=required)
+
+
+def _id_argument(
+    name: str, complete: Callable[..., list[str]], *, required: bool
+) -> Callable[..., Any]:
     return click.argument(
-        "function_id",
+        name,
         metavar="ID" if required else "[ID]",
         required=required,
         callback=check_id,
-        shell_complete=complete_ids,
+        shell_complete=complete,
     )
 
 
@@ -81,6 +93,45 @@ def complete_ids(_: click.Context, __: click.Parameter, incomplete: str) -> list
     from aetherless_cli.completion import function_ids
 
     return function_ids(incomplete)
+
+
+def complete_pipelines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the ids of the pipelines that begin so, for a shell."""
+    from aetherless_cli.completion import pipeline_ids
+
+    return pipeline_ids(incomplete)
+
+
+def data_options(taker: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Take what a call is given: source, data, file; ``taker`` is who is given it, for the help."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        file = click.option(
+            "--file", type=click.File("rb"), metavar="PATH", help="Give it a file's bytes."
+        )
+        data = click.option("--data", metavar="TEXT", help=f"Give {taker} this text, as UTF-8.")
+        source = click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
+        return source(data(file(function)))
+
+    return decorate
+
+
+def time_options(otherwise: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Take how long a call may take: timeout, wait; ``otherwise`` is its limit, for the help."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        wait = click.option(
+            "--wait", is_flag=True, help="Wait while the ring has no room, instead of RING_FULL."
+        )
+        timeout = click.option(
+            "--timeout",
+            type=click.FloatRange(0.001, LONGEST_CALL_S),
+            metavar="SECONDS",
+            help=f"How long it may take; left out, {otherwise}.",
+        )
+        return timeout(wait(function))
+
+    return decorate
 
 
 def require_root(command: str) -> None:

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from aetherless_cli.options import id_argument, output_option
+from aetherless_cli.options import data_options, id_argument, output_option, time_options
 
 if TYPE_CHECKING:
     from aetherless_cli.main import Options
 
-#: How much longer than the call itself the service may take to say that its time is over.
-PATIENCE_S = 5.0
-MOST_S = 900.0
 #: As much as any record of a ring holds.
 MOST_BYTES = 16 << 20
 HELP = """Call a function through its channel of shared memory.
@@ -36,17 +33,9 @@ Examples:
 
 @click.command("invoke", help=HELP)
 @id_argument()
-@click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
-@click.option("--data", metavar="TEXT", help="Give the handler this text, as UTF-8.")
-@click.option("--file", type=click.File("rb"), metavar="PATH", help="Give it a file's bytes.")
+@data_options("the handler")
 @click.option("--method", metavar="NAME", default="", help="The handler's method to call.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.001, MOST_S),
-    metavar="SECONDS",
-    help="How long it may take; left out, the function's timeout_ms.",
-)
-@click.option("--wait", is_flag=True, help="Wait while the ring has no room, instead of RING_FULL.")
+@time_options("the function's timeout_ms")
 @click.option("--stream", is_flag=True, help="Make a call of each line of standard input.")
 @output_option
 @click.pass_obj
@@ -63,15 +52,11 @@ def command(
     stream: bool,
 ) -> None:
     """Call a function through its channel of shared memory."""
-    from aetherless.ipc.v1 import ipc_service_pb2 as messages
     from aetherless_cli.client import function_name, mesh
-    from aetherless_cli.invocation import given, show
+    from aetherless_cli.invocation import asking, given, invoke, show
 
-    request = messages.InvokeRequest(
-        function=function_name(function_id), method=method, wait_for_room=wait
-    )
-    if timeout:
-        request.timeout.FromNanoseconds(round(timeout * 1e9))
+    name = function_name(function_id)
+    request = asking(timeout, function=name, method=method, wait_for_room=wait)
     if stream:
         _refuse_sources(source, data, file)
         from aetherless_cli.streaming import stream_lines
@@ -82,8 +67,7 @@ def command(
     request.data = given(source, data, file)
     _refuse_too_much(function_id, request.data)
     with mesh() as services:
-        limit = timeout + PATIENCE_S if timeout else None
-        answer = services.ipc.Invoke(request, timeout=limit)
+        answer = invoke(services, request)
     show("function", function_id, answer, options.output)
 
 

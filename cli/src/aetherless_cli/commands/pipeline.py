@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from aetherless_cli.options import check_id, output_option
+from aetherless_cli.options import (
+    data_options,
+    output_option,
+    pipeline_argument,
+    time_options,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from aetherless_cli.main import Options
 
-#: How much longer than the run itself the service may take to say that its time is over.
-PATIENCE_S = 5.0
-MOST_S = 900.0
 INTERVAL = 1.0
 LEAST_INTERVAL = 0.1
 HELP = """Run pipelines, and see what goes through them.
@@ -73,24 +73,6 @@ Examples:
 LIST_COLUMNS = ("ID", "STAGES", "DELIVERY", "RUNS", "FAILED", "FLYING")
 STAGE_COLUMNS = ("STAGE", "FUNCTION", "METHOD", "FROM", "ATTACHED", "RECORDS", "FAILED")
 EDGE_COLUMNS = ("FROM", "TO", "ENDS", "READERS", "BYTES", "WAITING")
-
-
-def complete_pipelines(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    """Return the ids of the pipelines that begin so, for a shell."""
-    from aetherless_cli.completion import pipeline_ids
-
-    return pipeline_ids(incomplete)
-
-
-def pipeline_argument(*, required: bool = True) -> Callable[..., Any]:
-    """Take a pipeline's id; shells complete it."""
-    return click.argument(
-        "pipeline_id",
-        metavar="ID" if required else "[ID]",
-        required=required,
-        callback=check_id,
-        shell_complete=complete_pipelines,
-    )
 
 
 @click.group("pipeline", help=HELP)
@@ -153,16 +135,8 @@ def describe(options: Options, pipeline_id: str) -> None:
 
 @command.command("run", help=RUN_HELP)
 @pipeline_argument()
-@click.argument("source", required=False, type=click.Choice(["-"]), metavar="[-]")
-@click.option("--data", metavar="TEXT", help="Give the first stage this text, as UTF-8.")
-@click.option("--file", type=click.File("rb"), metavar="PATH", help="Give it a file's bytes.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.001, MOST_S),
-    metavar="SECONDS",
-    help="How long it may take; left out, the pipeline's timeout_ms.",
-)
-@click.option("--wait", is_flag=True, help="Wait while the ring has no room, instead of RING_FULL.")
+@data_options("the first stage")
+@time_options("the pipeline's timeout_ms")
 @output_option
 @click.pass_obj
 def run(
@@ -176,17 +150,13 @@ def run(
     wait: bool,
 ) -> None:
     """Run a pipeline once."""
-    from aetherless.ipc.v1 import ipc_service_pb2 as messages
     from aetherless_cli.client import mesh, pipeline_name
-    from aetherless_cli.invocation import given, show
+    from aetherless_cli.invocation import asking, given, invoke, show
 
-    request = messages.InvokeRequest(
-        pipeline=pipeline_name(pipeline_id), data=given(source, data, file), wait_for_room=wait
-    )
-    if timeout:
-        request.timeout.FromNanoseconds(round(timeout * 1e9))
+    name, payload = pipeline_name(pipeline_id), given(source, data, file)
+    request = asking(timeout, pipeline=name, data=payload, wait_for_room=wait)
     with mesh() as services:
-        answer = services.ipc.Invoke(request, timeout=timeout + PATIENCE_S if timeout else None)
+        answer = invoke(services, request)
     show("pipeline", pipeline_id, answer, options.output)
 
 
