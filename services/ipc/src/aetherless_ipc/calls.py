@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aetherless_ipc import errors, records
@@ -28,8 +29,9 @@ LONGEST_MESSAGE = 4096
 _ids = itertools.count(time.time_ns())
 
 
-class Call:
-    """A call of a function.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked for by a call of a function.
 
     Args:
         function: the function's id.
@@ -40,26 +42,32 @@ class Call:
         span: whose context goes with it.
     """
 
-    def __init__(
-        self,
-        function: str,
-        method: bytes,
-        data: bytes,
-        timeout: float,
-        *,
-        patient: bool,
-        span: Span,
-    ) -> None:
+    function: str
+    method: bytes
+    data: bytes
+    timeout: float
+    patient: bool
+    span: Span
+
+
+class Call:
+    """A call of a function.
+
+    Args:
+        asked: what is asked for.
+    """
+
+    def __init__(self, asked: Asked) -> None:
         self.id = next(_ids)
-        self.function = function
-        self.method = method
-        self.data = data
+        self.function = asked.function
+        self.method = asked.method
+        self.data = asked.data
         self.begun = time.monotonic()
-        self.timeout = timeout
-        self.until = self.begun + timeout
-        self.deadline_ns = time.time_ns() + round(timeout * 1e9)
-        self.patient = patient
-        self.span = span
+        self.timeout = asked.timeout
+        self.until = self.begun + self.timeout
+        self.deadline_ns = time.time_ns() + round(self.timeout * 1e9)
+        self.patient = asked.patient
+        self.span = span = asked.span
         self.trace = dict(span.carrier).get("traceparent", "").encode() if span.carrier else b""
         self.attempts = 0
         self.woke = False
@@ -160,17 +168,8 @@ class Call:
 class AwaitedCall(Call):
     """A call whose thread waits for it, and may be asked to read the ring meanwhile."""
 
-    def __init__(
-        self,
-        function: str,
-        method: bytes,
-        data: bytes,
-        timeout: float,
-        *,
-        patient: bool,
-        span: Span,
-    ) -> None:
-        super().__init__(function, method, data, timeout, patient=patient, span=span)
+    def __init__(self, asked: Asked) -> None:
+        super().__init__(asked)
         self._ready = threading.Lock()
         self._ready.acquire()
 
@@ -203,21 +202,12 @@ class ToldCall(Call):
     """A call without a thread: a function is told of its end.
 
     Args:
+        asked: what is asked for.
         told: called with the call, from whichever thread ended it.
     """
 
-    def __init__(
-        self,
-        function: str,
-        method: bytes,
-        data: bytes,
-        timeout: float,
-        *,
-        patient: bool,
-        span: Span,
-        told: Callable[[Call], None],
-    ) -> None:
-        super().__init__(function, method, data, timeout, patient=patient, span=span)
+    def __init__(self, asked: Asked, told: Callable[[Call], None]) -> None:
+        super().__init__(asked)
         self._told = told
 
     def ended(self) -> None:

@@ -101,7 +101,7 @@ def channel_id(field: str, name: str) -> str:
     Raises:
         InvalidArgument: INVALID_ARGUMENT.
     """
-    return _named(field, name, "channels/", CHANNEL_ID)
+    return named(field, name, "channels/", CHANNEL_ID)
 
 
 def instance_id(field: str, name: str) -> str:
@@ -110,7 +110,7 @@ def instance_id(field: str, name: str) -> str:
     Raises:
         InvalidArgument: INVALID_ARGUMENT.
     """
-    return _named(field, name, "instances/", INSTANCE_ID)
+    return named(field, name, "instances/", INSTANCE_ID)
 
 
 def absolute(field: str, path: str) -> str:
@@ -184,7 +184,7 @@ def _instance(channel: channel_pb2.Channel) -> str:
     return instance_id("channel.instance", channel.instance) if channel.instance else ""
 
 
-def _named(field: str, name: str, prefix: str, pattern: re.Pattern[str]) -> str:
+def named(field: str, name: str, prefix: str, pattern: re.Pattern[str]) -> str:
     """Return the id in a resource name."""
     if not name.startswith(prefix) or not pattern.fullmatch(name[len(prefix) :]):
         raise invalid_argument(field, f'must be "{prefix}{{{prefix[:-2]}}}"')

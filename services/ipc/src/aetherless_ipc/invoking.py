@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aetherless_common import callcontext, tracing
 from aetherless_common.errors import invalid_argument
 from aetherless_ipc import codec, errors, records
-from aetherless_ipc.calls import AwaitedCall, Call, ToldCall
+from aetherless_ipc.calls import Asked, AwaitedCall, Call, ToldCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,11 +50,8 @@ class Invoker:
         Raises:
             AetherlessError: INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, and as ``channel``.
         """
-        channel, method, timeout = self._read(request)
-        patient, span = request.wait_for_room, tracing.current()
-        call = AwaitedCall(
-            channel.channel_id, method, request.data, timeout, patient=patient, span=span
-        )
+        channel, asked = self._read(request, tracing.current())
+        call = AwaitedCall(asked)
         self.check_length(channel, call)
         return channel, call
 
@@ -66,16 +63,8 @@ class Invoker:
         Raises:
             AetherlessError: as ``awaited``.
         """
-        channel, method, timeout = self._read(request)
-        call = ToldCall(
-            channel.channel_id,
-            method,
-            request.data,
-            timeout,
-            patient=request.wait_for_room,
-            span=span,
-            told=told,
-        )
+        channel, asked = self._read(request, span)
+        call = ToldCall(asked, told)
         self.check_length(channel, call)
         return channel, call
 
@@ -126,13 +115,15 @@ class Invoker:
         if call.error is not None:
             raise call.error
 
-    def _read(self, request: pb.InvokeRequest) -> tuple[Channel, bytes, float]:
-        """Return the channel, the method's name and the time of a request."""
+    def _read(self, request: pb.InvokeRequest, span: Span) -> tuple[Channel, Asked]:
+        """Return the channel of a request, and what is asked for."""
         if not request.function.startswith("functions/"):
             raise invalid_argument("function", 'must be "functions/{function}"')
         channel = self.channel(request.function[len("functions/") :])
         method = self.method(request.method.encode())
-        return channel, method, self.seconds(request, channel.declared.timeout_ms)
+        timeout = self.seconds(request, channel.declared.timeout_ms)
+        patient = request.wait_for_room
+        return channel, Asked(channel.channel_id, method, request.data, timeout, patient, span)
 
     @staticmethod
     def seconds(request: pb.InvokeRequest, otherwise_ms: int) -> float:

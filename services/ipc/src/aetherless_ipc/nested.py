@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from aetherless_common.errors import AetherlessError
 from aetherless_common.tracing import NOBODY, Span
 from aetherless_ipc import codec, errors, records
-from aetherless_ipc.calls import ToldCall
+from aetherless_ipc.calls import Asked, ToldCall
 from aetherless_ipc.records import Request, Status
 from aetherless_ipc.sparing import peer_log
 
@@ -75,15 +75,9 @@ class FunctionCalls:
         method = self._invoker.method(method)
         if not self._has_begun(attachment, request):
             raise errors.ring_full(function, len(request.data))
-        call = ToldCall(
-            function,
-            method,
-            request.data,
-            _time(request, channel),
-            patient=True,
-            span=_span(request),
-            told=partial(self._told, attachment, request),
-        )
+        timeout, span = _time(request, channel), _span(request)
+        asked = Asked(function, method, request.data, timeout, patient=True, span=span)
+        call = ToldCall(asked, partial(self._told, attachment, request))
         attachment.made[call.id] = call
         try:
             self._invoker.check_length(channel, call)

@@ -37,9 +37,7 @@ def pipeline_id(field: str, name: str) -> str:
     Raises:
         InvalidArgument: INVALID_ARGUMENT.
     """
-    if not name.startswith(PREFIX) or not ID.fullmatch(name[len(PREFIX) :]):
-        raise invalid_argument(field, 'must be "pipelines/{pipeline}"')
-    return name[len(PREFIX) :]
+    return codec.named(field, name, PREFIX, ID)
 
 
 def declaration(name: str, pipeline: pipeline_pb2.Pipeline) -> PipelineDeclaration:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aetherless_ipc import errors
-from aetherless_ipc.calls import LONGEST_MESSAGE, AwaitedCall, Call, ToldCall
+from aetherless_ipc.calls import LONGEST_MESSAGE, Asked, AwaitedCall, Call, ToldCall
 from aetherless_ipc.pipeline import Delivery
 from aetherless_ipc.records import Status
 
@@ -50,14 +50,13 @@ class Run(Call):
     ) -> None:
         first = pipeline.stages[FIRST]
         method = f"{pipeline.wire_name}/{first.stage_id}".encode()
-        super().__init__(
-            first.function_id, method, data, timeout, patient=patient, span=span, **how
-        )
+        asked = Asked(first.function_id, method, data, timeout, patient, span)
+        super().__init__(asked, **how)
         self.pipeline = pipeline
         # The stage that it failed at; None when it ended otherwise.
         self.failed_at: int | None = None
         self.losses = pipeline.losses
-        self.leg = Leg(self)
+        self.leg = Leg(self, asked)
         self._forget = forget
 
     @property
@@ -119,12 +118,11 @@ class Leg(Call):
 
     Args:
         run: the run.
+        asked: what it asks of the first stage.
     """
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(
-            run.function, run.method, run.data, run.timeout, patient=run.patient, span=run.span
-        )
+    def __init__(self, run: Run, asked: Asked) -> None:
+        super().__init__(asked)
         self.id = run.id
         self.until, self.deadline_ns = run.until, run.deadline_ns
         self._run = run

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError, invalid_argument
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # How often it is looked whether the last stage is attached by now.
 LOOK_S = 0.05
+R = TypeVar("R", bound=Run)
 
 
 class Runner:
@@ -47,17 +48,7 @@ class Runner:
             AetherlessError: PIPELINE_NOT_FOUND, INVALID_ARGUMENT, PAYLOAD_TOO_LARGE; and of any
                 stage CHANNEL_NOT_FOUND or CHANNEL_NOT_READY.
         """
-        pipeline, timeout = self._read(request)
-        run = AwaitedRun(
-            pipeline,
-            request.data,
-            timeout,
-            patient=request.wait_for_room,
-            span=tracing.current(),
-            forget=self._pipelines.forget,
-        )
-        self._check(run)
-        return run
+        return self._made(AwaitedRun, request, tracing.current())
 
     def told(self, request: pb.InvokeRequest, span: Span, told: Callable[[Call], None]) -> ToldRun:
         """Return the run that a request asks for, whose end is told.
@@ -65,18 +56,7 @@ class Runner:
         Raises:
             AetherlessError: as ``awaited``.
         """
-        pipeline, timeout = self._read(request)
-        run = ToldRun(
-            pipeline,
-            request.data,
-            timeout,
-            patient=request.wait_for_room,
-            span=span,
-            forget=self._pipelines.forget,
-            told=told,
-        )
-        self._check(run)
-        return run
+        return self._made(ToldRun, request, span, told=told)
 
     def begin(self, run: ToldRun) -> None:
         """Make a run that ends at its deadline by itself."""
@@ -102,6 +82,21 @@ class Runner:
                 run.park(min(left, LOOK_S))
         if run.error is not None:
             raise run.error
+
+    def _made(self, kind: type[R], request: pb.InvokeRequest, span: Span, **how: object) -> R:
+        """Return a run of a kind, checked."""
+        pipeline, timeout = self._read(request)
+        run = kind(
+            pipeline,
+            request.data,
+            timeout,
+            patient=request.wait_for_room,
+            span=span,
+            forget=self._pipelines.forget,
+            **how,
+        )
+        self._check(run)
+        return run
 
     def _read(self, request: pb.InvokeRequest) -> tuple[Pipeline, float]:
         """Return the pipeline and the time of a request."""

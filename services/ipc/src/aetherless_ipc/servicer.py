@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,12 @@ from aetherless_ipc.streaming import InvokeStream, encode
 from aetherless_ring.layout import Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import grpc
 
     from aetherless_common.settings import Settings
+    from aetherless_ipc.calls import Call
     from aetherless_ipc.channel import Channel
 
 DRAIN_S = 5.0
@@ -158,22 +160,20 @@ class IpcServicer(PipelineRpcs):
     def Invoke(  # noqa: N802  # the contract's name
         self, request: pb.InvokeRequest, context: grpc.ServicerContext
     ) -> pb.InvokeResponse:
-        """Call a function."""
-        if request.pipeline:
-            return self._run(request, context)
-        channel, call = self._invoker.awaited(request)
+        """Call a function, or run a pipeline."""
+        call, finish = self._awaited(request)
         if not context.add_callback(call.cancel):
             call.cancel()  # the caller has left already
-        self._invoker.finish(channel, call)
+        finish()
         return encode(call)
 
-    def _run(self, request: pb.InvokeRequest, context: grpc.ServicerContext) -> pb.InvokeResponse:
-        """Run a pipeline."""
-        run = self._runner.awaited(request)
-        if not context.add_callback(run.cancel):
-            run.cancel()  # the caller has left already
-        self._runner.finish(run)
-        return encode(run)
+    def _awaited(self, request: pb.InvokeRequest) -> tuple[Call, Callable[[], None]]:
+        """Return the call, or the run, that a request asks for, and what makes it."""
+        if request.pipeline:
+            run = self._runner.awaited(request)
+            return run, partial(self._runner.finish, run)
+        channel, call = self._invoker.awaited(request)
+        return call, partial(self._invoker.finish, channel, call)
 
     def InvokeStream(  # noqa: N802  # the contract's name
         self, request_iterator: Iterator[pb.InvokeStreamRequest], context: grpc.ServicerContext

@@ -14,6 +14,7 @@ FUNCTIONS = "functions/"
 ROUTES = "routes/"
 ROOTS = "roots/"
 CHANNELS = "channels/"
+PIPELINES = "pipelines/"
 
 _FUNCTION = r"[A-Za-z0-9_-]{1,64}(?:\.check[0-9a-f]{6})?"
 _REVISION = rf"(?P<function>{_FUNCTION})-r(?P<revision>[1-9][0-9]*)"

@@ -15,6 +15,7 @@ from aetherless.registry.v1 import pipeline_pb2
 from aetherless_common.channels import connect
 from aetherless_common.errors import AetherlessError
 from aetherless_common.stages import of_messages
+from aetherless_registry import names
 from aetherless_registry.peers import pages
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from aetherless_registry.store import Store
 
 log = structlog.get_logger()
-PIPELINES = "pipelines/"
 RESYNC_PERIOD_S = 30.0
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 1.0
@@ -105,7 +105,7 @@ class PipelineKeeper:
     def _wanted(self) -> Mapping[str, ipc_pb2.Pipeline]:
         stored = self._store.pipelines().values()
         specs = (pipeline_pb2.PipelineSpec.FromString(data) for data in stored)
-        return {PIPELINES + spec.pipeline_id: _declaration(spec) for spec in specs}
+        return {names.PIPELINES + spec.pipeline_id: _declaration(spec) for spec in specs}
 
     def _there(self) -> Mapping[str, ipc_pb2.Pipeline]:
         """Return what the service has, by name, without what it says of it."""
@@ -117,7 +117,7 @@ class PipelineKeeper:
 def _declaration(spec: pipeline_pb2.PipelineSpec) -> ipc_pb2.Pipeline:
     """Return a stored pipeline as the ipc service takes it."""
     return ipc_pb2.Pipeline(
-        name=PIPELINES + spec.pipeline_id,
+        name=names.PIPELINES + spec.pipeline_id,
         stages=[
             _stage(each.stage_id, each.function_id, each.method, each.sources)
             for each in of_messages(spec.stages)
