@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -15,7 +13,7 @@ import pytest
 from aetherless.ipc.v1 import ipc_service_pb2
 from aetherless_common.errors import AetherlessError
 from aetherless_common.status import from_rpc_error
-from framework.calls import CALL_S, PASSING, called
+from framework.calls import CALL_S, PASSING, Callers, called
 from framework.guard import unchanged_host
 from framework.mesh import REPOSITORY, UP_TIMEOUT_S, Orchestrator
 from framework.processes import wait_until
@@ -77,44 +75,23 @@ def executions(mesh: Orchestrator, function: str) -> Counter[str]:
     return Counter(line for line in log.splitlines() if line.startswith("did "))
 
 
-class Runners:
+class Runners(Callers):
     """Clients that run the pipeline all the time, each with other data. A context manager."""
 
-    def __init__(self, mesh: Orchestrator, count: int = 4) -> None:
-        self.answered = 0
-        self.wrong: list[str] = []
-        self._mesh = mesh
-        self._numbers = itertools.count()
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
+    def __init__(self, mesh: Orchestrator) -> None:
+        super().__init__(mesh, "words")
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(2 * CALL_S)
-
-    def go_on(self, count: int = 30) -> None:
-        """Return when so many more runs were answered."""
-        wanted = self.answered + count
-        wait_until(lambda: self.answered >= wanted or self.wrong, f"{count} answers", CALL_S)
-
-    def _run(self) -> None:
-        while not self._ended.is_set() and not self.wrong:
-            data = f"run-{next(self._numbers)}"
-            try:
-                got = run(self._mesh, data)
-            except AetherlessError as error:
-                self.wrong.append(f"{data}: {error}")
-                return
-            if got == right(data):
-                self.answered += 1
-            else:
-                self.wrong.append(f"{data}: {got}")
+    def _call(self, name: str) -> None:
+        """Run the pipeline once, and note how it ended."""
+        try:
+            got = run(self._mesh, name, self._function)
+        except AetherlessError as error:
+            self.wrong.append(f"{name}: {error}")
+            return
+        if got == right(name):
+            self.answered.append(name)
+        else:
+            self.wrong.append(f"{name}: {got}")
 
 
 def test_armed_stages_are_woken(mesh: Orchestrator) -> None:
@@ -176,7 +153,7 @@ def test_evictions_under_runs(mesh: Orchestrator) -> None:
     with Runners(mesh) as runners:
         for name in STAGES * 2:
             mesh.ctl("evict", name)  # refused while calls are in flight for too long
-            runners.go_on()
+            runners.go_on(30)
     assert runners.wrong == []
 
 
@@ -186,7 +163,7 @@ def test_redeploys_under_runs(mesh: Orchestrator) -> None:
     with Runners(mesh) as runners:
         for number, name in enumerate(STAGES):
             redeploy(mesh, name, number)
-            runners.go_on()
+            runners.go_on(30)
     assert runners.wrong == []
     for name in STAGES:
         twice = [each for each, count in executions(mesh, name).items() if count > 1]
