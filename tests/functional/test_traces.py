@@ -152,12 +152,16 @@ def test_the_logs_of_services_name_the_trace(mesh: Orchestrator, received: Colle
     """Each service's lines about a command's calls have its trace and a span of it."""
     mesh.must("wake", ID)
     root = newest(received, "aetherctl wake")
-    spans = {span.id for span in in_trace(received, root.trace)}
     for service in ("registry", "snapshotter"):
         lines = mesh.settings.log_path(service).read_text().splitlines()
         mine = [line for line in map(json.loads, lines) if line.get("trace_id") == root.trace]
         assert mine, service
-        assert {line["span_id"] for line in mine} <= spans
+        named = {line["span_id"] for line in mine}
+        # A line is written before its span ends, and the spans of two services come as they like.
+        wait_until(
+            lambda named=named: named <= {span.id for span in in_trace(received, root.trace)},
+            f"the spans that {service} names",
+        )
 
 
 def test_events_name_the_trace(mesh: Orchestrator, received: Collector) -> None:
