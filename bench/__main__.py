@@ -22,6 +22,7 @@ from . import (
     calls,
     commands,
     deploys,
+    images,
     memory,
     plain,
     report,
@@ -119,6 +120,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "throughput": lambda chosen: {"throughput": throughput.measure(chosen.rounds, chosen.seconds)},
     "rings": lambda _: {"rings": rings.measure()},
     "calls": lambda _: {"calls": calls.measure()},
+    "images": lambda _: {"images": images.measure()},
 }
 
 

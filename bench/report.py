@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .call_report import call_promises, call_tables
+from .images import HTTP, PIPELINE
 from .markdown import rounded, row, table_of
 from .peers import TITLES
 from .programs import PROGRAMS
@@ -219,6 +220,22 @@ def command_table(commands: dict[str, Any]) -> list[str]:
     return ["Commands, wall time in milliseconds.", "", *table_of(rows, "", *TIMING)]
 
 
+def image_table(images: dict[str, Any]) -> list[str]:
+    """Return the table of the image pipeline beside HTTP."""
+    rows = [summary_row(name, images[name]) for name in (PIPELINE, HTTP)]
+    ratio = images["ratio"]
+    return [
+        (
+            "A picture of 640 x 480 through three Python functions, decode, resize and encode "
+            "([pipelines](pipelines.md)), in milliseconds; the pipeline takes "
+            f"{rounded(ratio['median'])} x the time of HTTP in the same round "
+            f"({rounded(ratio['low'])} to {rounded(ratio['high'])})."
+        ),
+        "",
+        *table_of(rows, "", *TIMING),
+    ]
+
+
 def host_line(host: dict[str, Any]) -> str:
     """Return what the numbers depend on."""
     return (
@@ -248,6 +265,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "throughput": lambda results: rate_table(results["throughput"]),
     "rings": lambda results: ring_tables(results["rings"]),
     "calls": lambda results: call_tables(results["calls"]),
+    "images": lambda results: image_table(results["images"]),
 }
 
 

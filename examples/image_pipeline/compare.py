@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the image pipeline, then the same functions over HTTP, and prints what both took.
 
-.venv/bin/python examples/image_pipeline/compare.py [FILE.png] [--count N] [--save SMALL.png]
+.venv/bin/python examples/image_pipeline/compare.py [FILE.png] [--count N] [-o json]
+                                                     [--save SMALL.png]
 
 Without a file it makes a picture of 640 x 480.
 """
@@ -9,6 +10,7 @@ Without a file it makes a picture of 640 x 480.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from pathlib import Path
@@ -48,12 +50,23 @@ def timed(call: Callable[[], bytes], count: int) -> tuple[bytes, list[float]]:
     return first, took
 
 
+def tell(found: dict[str, list[float]], output: str) -> None:
+    """Print the milliseconds that the calls of each way took: all of them, or what they come to."""
+    if output == "json":
+        print(json.dumps(found))
+        return
+    for name, took in found.items():
+        spread = f"{min(took):.1f} to {max(took):.1f}"
+        print(f"{name:8}  median {statistics.median(took):6.1f} ms, {spread} of {len(took)}")
+
+
 def main() -> None:
     """Compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--save", type=Path)
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--decode", default=DECODE, help="where the first function is called")
     asked = parser.parse_args()
     data = asked.file.read_bytes() if asked.file else made()
@@ -70,9 +83,7 @@ def main() -> None:
     same, http = timed(over_http, asked.count)
     if small != same:
         raise SystemExit("the two ways differ")
-    for name, took in (("pipeline", piped), ("HTTP", http)):
-        spread = f"{min(took):.1f} to {max(took):.1f}"
-        print(f"{name:8}  median {statistics.median(took):6.1f} ms, {spread} of {asked.count}")
+    tell({"pipeline": piped, "HTTP": http}, asked.output)
     if asked.save:
         asked.save.write_bytes(small)
 

@@ -117,6 +117,26 @@ def test_the_commands_errors(mesh: Orchestrator) -> None:
     assert mesh.ctl("invoke", ID, "--data", "a", "-").status == 2
 
 
+def test_describe_without_the_ipc_service(mesh: Orchestrator) -> None:
+    """All but the channel is shown, and then why that is not."""
+    supervisor = mesh.living_process("supervisor")
+    supervisor.stop()
+    try:
+        mesh.kill("ipc")
+        shown = mesh.ctl("describe", ID)
+        told = mesh.ctl("-o", "json", "describe", ID)
+    finally:
+        supervisor.go_on()
+    mesh.wait_serving()
+    assert (shown.status, told.status) == (10, 10)
+    assert f"instance {ID}-r" in shown.out
+    assert "calls go to" not in shown.out
+    assert "PEER_UNREACHABLE" in shown.err
+    data = json.loads(told.out)
+    assert (data["channel"], data["function"]["spec"]["functionId"]) == (None, ID)
+    assert "calls go to" in mesh.must("describe", ID).out
+
+
 def test_what_a_handler_refuses(mesh: Orchestrator) -> None:
     """Each way to fail has its reason, and the function goes on."""
     assert refused(mesh, "fail", b"no luck") == "HANDLER_FAILED"

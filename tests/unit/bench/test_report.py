@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
+from bench import images  # noqa: E402
 from bench.peers import TITLES  # noqa: E402
 from bench.report import BEGIN, END, replaced, specification, tables  # noqa: E402
 from bench.ring_report import ONE_THREAD  # noqa: E402
@@ -74,6 +75,7 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
             "hop_sleeping_us": asdict(Summary.of([8.0])),
             "hop_spinning_us": asdict(Summary.of([0.8])),
         },
+        "images": images.summary([{"pipeline": [30.0, 31.0, 32.0], "HTTP": [62.0]}]),
     }
 
 
@@ -105,6 +107,15 @@ def test_a_run_of_one_part_has_its_tables_only() -> None:
     text = tables({"rings": whole["rings"], "host": whole["host"]})
     assert "| ring, 64 B in and out in C |" in text
     assert "wake" not in text
+
+
+def test_the_image_pipeline_stands_beside_http() -> None:
+    """The ratio is of medians of one round; both ways have their spread."""
+    whole = results(9.0, 0.9)
+    text = tables({"images": whole["images"], "host": whole["host"]})
+    assert "0.50 x the time of HTTP in the same round (0.50 to 0.50)" in text
+    assert "| pipeline | 3 | 31.0 | 32.0 | 32.0 | 30.0 | 32.0 |" in text
+    assert "| HTTP | 1 | 62.0 |" in text
 
 
 def test_only_the_marked_part_is_replaced() -> None:

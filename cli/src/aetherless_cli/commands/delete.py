@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 HELP = """Delete a function and all that serves it.
 
-Returns when its sandboxes, snapshots and its port's route are gone.
+Returns when its sandboxes, snapshots and its port's route are gone. Connections are ended at once;
+calls through its channel that wait for an answer fail with PEER_GONE.
 
 \b
 Example:

@@ -21,6 +21,8 @@ HELP = """Show one function, its revisions, its processes and its snapshot.
 
 For a running one it shows that CRIU restored it: the process as the kernel has it (pid, pid inside
 the sandbox, parent, when it was made), the snapshot it comes from and how long the restore took.
+While the ipc service does not answer, the channel is left out, and the command fails after it has
+shown the rest.
 
 \b
 Example:
@@ -36,20 +38,38 @@ def command(options: Options, function_id: str) -> None:
     """Show one function, its processes and its snapshot."""
     from aetherless_cli.client import mesh
     from aetherless_cli.console import Console
-    from aetherless_cli.evidence import evidence_of
     from aetherless_cli.output import print_data
-    from aetherless_cli.plain import to_plain
+    from aetherless_common.errors import Unavailable
 
+    channel, failure = None, None
     with Console(options.output).busy(f"reading {function_id}"), mesh() as services:
         function = services.function(function_id)
         instances = services.instances(function_id)
         snapshots = _snapshots(services, instances)
-        channel = _channel(services, function_id) if function.spec.ipc else None
+        try:
+            channel = _channel(services, function_id) if function.spec.ipc else None
+        except Unavailable as error:
+            failure = error  # the rest is worth showing, then this is how it ends
     if options.output == "table":
         _show(function, instances, snapshots, channel)
-        return
+    else:
+        print_data(_data(function, instances, snapshots, channel), options.output)
+    if failure:
+        raise failure
+
+
+def _data(
+    function: Function,
+    instances: list[Instance],
+    snapshots: dict[str, Snapshot],
+    channel: Channel | None,
+) -> dict[str, object]:
+    """Return what the programs' formats print."""
+    from aetherless_cli.evidence import evidence_of
+    from aetherless_cli.plain import to_plain
+
     kernel = {each.name: evidence_of(each.root_pid) for each in instances}
-    data = {
+    return {
         "function": to_plain(function),
         "instances": [
             {**to_plain(each), "kernel": found.data() if (found := kernel[each.name]) else None}
@@ -58,7 +78,6 @@ def command(options: Options, function_id: str) -> None:
         "snapshots": [to_plain(each) for each in snapshots.values()],
         "channel": to_plain(channel) if channel else None,
     }
-    print_data(data, options.output)
 
 
 def _snapshots(services: Mesh, instances: list[Instance]) -> dict[str, Snapshot]:
