@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from aetherless_common.logfiles import rotate
 from aetherless_common.proc import ProcessRef
 from aetherless_common.settings import SERVICES, Settings, write_atomically
 
@@ -30,6 +31,7 @@ LONGEST_PAUSE = 5.0
 STEADY_AFTER = 10.0  # a service that ran this long begins with FIRST_PAUSE again
 GRACE = 10.0  # seconds that a service has to end after SIGTERM
 LARGEST_LOG = 16 << 20
+LOOK_EVERY = 5.0  # seconds between looks at the logs' sizes
 ALREADY_RUNNING = 3
 
 
@@ -61,8 +63,9 @@ class Supervisor:
         wake = self._catch_signals()
         while not self.stopping:
             self._start_what_is_due()
+            self._cut_logs()
             watched = {c.descriptor: c for c in self.children if c.descriptor >= 0}
-            ready, _, _ = select.select([wake, *watched], [], [], self._until_next_start())
+            ready, _, _ = select.select([wake, *watched], [], [], self._until_next_turn())
             for descriptor in ready:
                 if descriptor in watched:
                     self._ended(watched[descriptor])
@@ -81,9 +84,17 @@ class Supervisor:
     def _stop(self, *_: object) -> None:
         self.stopping = True
 
-    def _until_next_start(self) -> float | None:
+    def _until_next_turn(self) -> float:
         waits = [c.due - time.monotonic() for c in self.children if c.process is None]
-        return max(0.0, min(waits)) if waits else None
+        return max(0.0, min([LOOK_EVERY, *waits]))
+
+    def _cut_logs(self) -> None:
+        """Keep the services' logs, and the supervisor's own, below their size."""
+        for name in ("supervisor", *SERVICES):
+            try:
+                rotate(self.settings.log_path(name), LARGEST_LOG)
+            except OSError as error:
+                log(f"the log of {name} can't be cut: {error}")
 
     def _start_what_is_due(self) -> None:
         now = time.monotonic()
@@ -154,8 +165,6 @@ def start_service(settings: Settings, service: str) -> subprocess.Popen[bytes]:
     """Start one service in a session of its own, its output appended to its log."""
     path = settings.log_path(service)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > LARGEST_LOG:
-        path.replace(path.with_suffix(".log.1"))
     with path.open("ab") as log_file:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", f"aetherless_{service}"],

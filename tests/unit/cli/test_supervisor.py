@@ -15,6 +15,7 @@ from aetherless_cli import orchestrator, supervisor
 from aetherless_cli.console import Console
 from aetherless_cli.removal import Removal
 from aetherless_common.errors import AetherlessError
+from aetherless_common.logfiles import OLDER
 from aetherless_common.proc import ProcessRef
 from framework.processes import wait_until
 
@@ -72,6 +73,20 @@ def test_a_killed_service_is_started_again(running: Settings) -> None:
     assert after.pid != before.pid
     state = json.loads(supervisor.status_path(running).read_text())["ipc"]
     assert (state["restarts"], state["last_exit"]) == (1, "signal 9")
+
+
+def test_a_long_log_is_cut_while_its_service_writes(running: Settings) -> None:
+    """Its end is kept beside it, and what the service says next comes at its new beginning."""
+    before, path = living(running, "ipc"), running.log_path("ipc")
+    wait_until(lambda: "serving" in path.read_text(), "it serves", 30)
+    with path.open("ab") as log:
+        log.write(b"x" * supervisor.LARGEST_LOG + b"the end\n")
+    older = path.with_suffix(OLDER)
+    wait_until(lambda: path.stat().st_size == 0, "it is cut", 30)
+    assert older.stat().st_size == supervisor.LARGEST_LOG
+    assert older.read_bytes().endswith(b"xthe end\n")
+    before.signal(signal.SIGTERM)
+    wait_until(lambda: path.read_text().startswith('{"event": "draining"'), "its last words", 30)
 
 
 def test_a_second_supervisor_finds_the_first(running: Settings) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aetherless_common.errors import NotFound
+from aetherless_common.logfiles import rotate
 from aetherless_snapshotter.idranges import IdRange
-from aetherless_snapshotter.log_rotation import rotate
 from aetherless_snapshotter.logs import Logs
 from framework.processes import wait_until
 

@@ -11,17 +11,17 @@ import ctypes
 import os
 import select
 import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
+
+from aetherless_common.logfiles import rotate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 log = structlog.get_logger()
 SUFFIX = ".log"
-OLDER = ".log.1"
 _IN_MODIFY = 0x2
 _IN_NONBLOCK = 0o4000
 _IN_CLOEXEC = 0o2000000
@@ -29,35 +29,7 @@ _EVENT = struct.Struct("=iIII")
 _EVENTS_BYTES = 1 << 16
 #: How long is waited after a look, so that a flood of writes does not mean a flood of looks.
 _PAUSE_SECONDS = 0.02
-_BLOCK = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def rotate(path: Path, cap: int) -> bool:
-    """Cut a log above its cap, keeping the end of it as one older generation; tells whether it did.
-
-    CRIU recorded the path and running programs have the file open, so it is copied and truncated.
-    What is written between the two is lost. Holes, as a program makes that does not append, have
-    no bytes to count.
-    """
-    with suppress(FileNotFoundError):
-        status = path.stat()
-        if status.st_blocks * 512 > cap and status.st_size > cap:
-            _copy_end(path, path.with_suffix(OLDER), cap)
-            os.truncate(path, 0)
-            return True
-    return False
-
-
-def _copy_end(source: Path, target: Path, most: int) -> None:
-    """Replace ``target`` by the last ``most`` bytes of ``source``."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with source.open("rb") as reader, open(os.open(target, flags, 0o600), "wb") as writer:  # noqa: PTH123 # a descriptor
-        reader.seek(max(0, os.fstat(reader.fileno()).st_size - most))
-        left = most
-        while left and (block := reader.read(min(_BLOCK, left))):
-            writer.write(block)
-            left -= len(block)
 
 
 class Rotation:

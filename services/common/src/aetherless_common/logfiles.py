@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts log files that their writers keep open."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLDER = ".log.1"
+_BLOCK = 1 << 20
+
+
+def rotate(path: Path, cap: int) -> bool:
+    """Cut a log above its cap, keeping the end of it as one older generation; tells whether it did.
+
+    Whoever writes to it has it open, and for programs CRIU recorded the path, so it is copied and
+    truncated. What is written between the two is lost. Holes, as a program makes that does not
+    append, have no bytes to count.
+    """
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        if status.st_blocks * 512 > cap and status.st_size > cap:
+            _copy_end(path, path.with_suffix(OLDER), cap)
+            os.truncate(path, 0)
+            return True
+    return False
+
+
+def _copy_end(source: Path, target: Path, most: int) -> None:
+    """Replace ``target`` by the last ``most`` bytes of ``source``."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with source.open("rb") as reader, open(os.open(target, flags, 0o600), "wb") as writer:  # noqa: PTH123 # a descriptor
+        reader.seek(max(0, os.fstat(reader.fileno()).st_size - most))
+        left = most
+        while left and (block := reader.read(min(_BLOCK, left))):
+            writer.write(block)
+            left -= len(block)
