@@ -91,19 +91,24 @@ class IpcServicer(PipelineRpcs):
         self._broker.stop()
         self._sleepers.stop()
 
+    def _shown(self, channel: Channel) -> channel_pb2.Channel:
+        """Return a channel as the contract has it, between two changes of it."""
+        with self._broker.lock:
+            return codec.encode(channel)
+
     def CreateChannel(  # noqa: N802  # the contract's name
         self, request: pb.CreateChannelRequest, _context: grpc.ServicerContext
     ) -> pb.CreateChannelResponse:
         """Make a channel, or return the same one."""
         declaration = codec.declaration(request, self._default_ring_bytes)
-        return pb.CreateChannelResponse(channel=codec.encode(self._broker.create(declaration)))
+        return pb.CreateChannelResponse(channel=self._shown(self._broker.create(declaration)))
 
     def GetChannel(  # noqa: N802  # the contract's name
         self, request: pb.GetChannelRequest, _context: grpc.ServicerContext
     ) -> pb.GetChannelResponse:
         """Return one channel."""
         channel = self._broker.get(codec.channel_id("name", request.name))
-        return pb.GetChannelResponse(channel=codec.encode(channel))
+        return pb.GetChannelResponse(channel=self._shown(channel))
 
     def ListChannels(  # noqa: N802  # the contract's name
         self, request: pb.ListChannelsRequest, _context: grpc.ServicerContext
@@ -114,7 +119,7 @@ class IpcServicer(PipelineRpcs):
             return channel.channel_id
 
         page, token = paginate(self._broker.all(), name, request.page_size, request.page_token)
-        channels: list[channel_pb2.Channel] = [codec.encode(channel) for channel in page]
+        channels: list[channel_pb2.Channel] = [self._shown(channel) for channel in page]
         return pb.ListChannelsResponse(channels=channels, next_page_token=token)
 
     def UpdateChannel(  # noqa: N802  # the contract's name
@@ -124,7 +129,7 @@ class IpcServicer(PipelineRpcs):
         channel_id = codec.channel_id("channel.name", request.channel.name)
         changes = codec.changes(request, self._default_ring_bytes)
         channel = self._broker.update(channel_id, **changes)
-        return pb.UpdateChannelResponse(channel=codec.encode(channel))
+        return pb.UpdateChannelResponse(channel=self._shown(channel))
 
     def DeleteChannel(  # noqa: N802  # the contract's name
         self, request: pb.DeleteChannelRequest, _context: grpc.ServicerContext
@@ -142,7 +147,7 @@ class IpcServicer(PipelineRpcs):
             codec.instance_id("instance", request.instance),
             Path(codec.absolute("folder", request.folder)),
         )
-        return pb.AdmitInstanceResponse(channel=codec.encode(channel))
+        return pb.AdmitInstanceResponse(channel=self._shown(channel))
 
     def DetachInstance(  # noqa: N802  # the contract's name
         self, request: pb.DetachInstanceRequest, _context: grpc.ServicerContext
@@ -155,7 +160,7 @@ class IpcServicer(PipelineRpcs):
             DRAIN_S if patience is None else codec.seconds("drain_timeout", patience),
             force=request.force,
         )
-        return pb.DetachInstanceResponse(channel=codec.encode(channel))
+        return pb.DetachInstanceResponse(channel=self._shown(channel))
 
     def Invoke(  # noqa: N802  # the contract's name
         self, request: pb.InvokeRequest, context: grpc.ServicerContext
