@@ -154,7 +154,7 @@ class Rollout:
             return
         self.deployed[name] = function
         mark = self._console.paint(how, "32")
-        text = f"{name}: {mark}: http://localhost:{function.spec.trigger_port}"
+        text = f"{name}: {mark}: {_where(function.spec)}"
         self._console.line(text, event="deployed", function=without_values(function))
 
     def _show_progress(self, name: str, progress: function_pb2.DeployProgress) -> None:
@@ -169,6 +169,16 @@ class Rollout:
         how = self._console.paint("failed", "31") if failed else took.rjust(8)
         text = f"{name}:{indent}{label.ljust(26 - len(indent))} {how}  {progress.detail}".rstrip()
         self._console.line(text, event="progress", id=name, progress=to_plain(progress))
+
+
+def _where(spec: function_pb2.FunctionSpec) -> str:
+    """Return how a function is called; by its port only where something is known to listen."""
+    address = f"http://localhost:{spec.trigger_port}"
+    if not spec.ipc:
+        return address
+    command = f"aetherctl invoke {spec.function_id}"
+    listens = spec.warmup_kind != function_pb2.WARMUP_KIND_NONE
+    return f"{address}, {command}" if listens else command
 
 
 def _rest(function: function_pb2.Function) -> str:

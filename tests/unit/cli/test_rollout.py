@@ -100,6 +100,33 @@ def test_deploy_shows_phases_and_returns_when_all_are_deployed(
     registry.script.put(None)
 
 
+@pytest.mark.parametrize(
+    ("warmup", "where"),
+    [
+        (function_pb2.WARMUP_KIND_NONE, "aetherctl invoke b"),
+        (function_pb2.WARMUP_KIND_TCP, "http://localhost:8080, aetherctl invoke b"),
+    ],
+)
+def test_a_function_with_a_channel_is_invoked(
+    registry: Registry,
+    file: Path,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    warmup: function_pb2.WarmupKind.ValueType,
+    where: str,
+) -> None:
+    """Its port is told where its warm-up has shown that it listens."""
+    told = function("b", 2)
+    told.spec.ipc, told.spec.warmup_kind = True, warmup
+    for each in (function("a", 2), told):
+        registry.script.put(event(each))
+    assert run(["deploy", str(file)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("b: revision 2 serves after")
+    assert last.endswith(f": {where}")
+    registry.script.put(None)
+
+
 def test_the_first_failure_gives_the_exit_status(
     registry: Registry, file: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
