@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,11 @@ def orphans(received: Collector, trace: str) -> list[Received]:
 def in_trace(received: Collector, trace: str) -> list[Received]:
     """Return the spans of a trace."""
     return [span for span in received.spans if span.trace == trace]
+
+
+def knows(received: Collector, trace: str, spans: set[str]) -> bool:
+    """Say whether all spans of these ids have come."""
+    return spans <= {span.id for span in in_trace(received, trace)}
 
 
 def test_a_deploy_is_one_trace_over_all_services(mesh: Orchestrator, received: Collector) -> None:
@@ -158,10 +164,7 @@ def test_the_logs_of_services_name_the_trace(mesh: Orchestrator, received: Colle
         assert mine, service
         named = {line["span_id"] for line in mine}
         # A line is written before its span ends, and the spans of two services come as they like.
-        wait_until(
-            lambda named=named: named <= {span.id for span in in_trace(received, root.trace)},
-            f"the spans that {service} names",
-        )
+        wait_until(partial(knows, received, root.trace, named), f"the spans {service} names")
 
 
 def test_events_name_the_trace(mesh: Orchestrator, received: Collector) -> None:
