@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -30,6 +31,8 @@ BIN = REPOSITORY / ".venv" / "bin"
 UNIFIED = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
 # Below the range that the kernel hands out to clients by itself.
 PORTS = range(18000, 30000)
+# Ports that were told of and are perhaps not bound yet.
+_told: deque[int] = deque(maxlen=2000)
 UP_TIMEOUT_S = 180.0
 COMMAND_TIMEOUT_S = 60.0
 CLEANUP_ORDER = ("registry", "ipc", "snapshotter", "netplane")
@@ -47,8 +50,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody has and that the kernel gives to no client."""
-    return next(port for port in random.sample(PORTS, len(PORTS)) if is_free(port))
+    """Return a TCP port that nobody has, nor was told of lately; no client gets it by itself."""
+    candidates = (port for port in random.sample(PORTS, len(PORTS)) if port not in _told)
+    port = next(port for port in candidates if is_free(port))
+    _told.append(port)
+    return port
 
 
 @dataclass

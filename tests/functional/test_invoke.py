@@ -133,7 +133,7 @@ def test_describe_without_the_ipc_service(mesh: Orchestrator) -> None:
     assert "calls go to" not in shown.out
     assert "PEER_UNREACHABLE" in shown.err
     data = json.loads(told.out)
-    assert (data["channel"], data["function"]["spec"]["functionId"]) == (None, ID)
+    assert (data["channel"], data["function"]["spec"]["function_id"]) == (None, ID)
     assert "calls go to" in mesh.must("describe", ID).out
 
 

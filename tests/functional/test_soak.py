@@ -48,8 +48,9 @@ def test_a_short_soak() -> None:
         upheaval = Upheaval(mesh, ID, seed)
         output = next(mesh.settings.state_dir.glob(f"*log*/{ID}.log"))
         began = time.monotonic()
-        with Written(output) as written, Clients(function.port, 60, breaks=True) as clients:
-            while time.monotonic() - began < SOAK_S:
-                upheaval.disturb()
-            wait_until(lambda: evict(mesh, ID), "a moment without requests", EVICTED_S)
+        with Written(output) as written:
+            with Clients(function.port, 60, breaks=True) as clients:
+                while time.monotonic() - began < SOAK_S:
+                    upheaval.disturb()
+            wait_until(lambda: evict(mesh, ID), "nobody stands against an eviction", EVICTED_S)
         print(f"seed {seed}: {assert_once_each(clients.ledger, written, 200)}; {upheaval.done}")

@@ -64,9 +64,10 @@ class Stages(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
     def admit(self, name: str, revision: int = 1) -> None:
         """Make a function's channel, and lead its calls to an instance."""
         create(self.stub, name, name)
-        self._revisions[name] = revision
         instance = f"{name}-r{revision}-0"
-        self.paths[name] = admit(self.stub, self._home / instance, instance, name)
+        with self._lock:  # a wake meanwhile is for the new instance, and for its path
+            self._revisions[name] = revision
+            self.paths[name] = admit(self.stub, self._home / instance, instance, name)
 
     def wake(self, name: str) -> None:
         """Start the process of a stage, unless it runs."""

@@ -87,6 +87,12 @@ def test_damage_of_the_other_direction(
             except errors.AetherlessError as error:
                 ends.add(error.reason)
         # here is no snapshotter to ask while nobody is attached
-        assert ends <= {"INVOCATION_TIMEOUT", "RING_CORRUPT", "PEER_UNREACHABLE", "again"}
+        assert ends <= {
+            "INVOCATION_TIMEOUT",
+            "RING_CORRUPT",
+            "RING_FULL",
+            "PEER_UNREACHABLE",
+            "again",
+        }
         assert stub.Invoke(call()).data == b"again"
         assert (get(stub).generation, get(stub).stats.corrupted) == (2, 1)

@@ -36,7 +36,7 @@ def test_detach_waits_for_answers(
             first = pool.submit(stub.Invoke, call(method="sleep", data=b"0.5"))
             wait_until(lambda: get(stub).stats.in_flight == 1, "it is in flight")
             detach(stub)
-            assert first.result(0.2).attempts == 1
+            assert first.result(WAIT_S).attempts == 1
             second = pool.submit(stub.Invoke, call(data=b"later"))
             wait_until(lambda: get(stub).stats.waiting == 1, "it waits")
             assert admit(stub, tmp_path / "0") == path
@@ -54,7 +54,7 @@ def test_detach_gives_up(
         request = pb.DetachInstanceRequest(channel="channels/c", instance="instances/f-r1-0")
         request.drain_timeout.FromMilliseconds(100)
         with ThreadPoolExecutor(1) as pool:
-            held = pool.submit(stub.Invoke, call(method="sleep", data=b"1"))
+            held = pool.submit(stub.Invoke, call(method="sleep", data=b"3"))
             wait_until(lambda: get(stub).stats.in_flight == 1, "it is in flight")
             with pytest.raises(errors.FailedPrecondition) as caught:
                 stub.DetachInstance(request)

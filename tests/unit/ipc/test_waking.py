@@ -160,6 +160,7 @@ def test_service_restarts(
         service.kill()
         service.wait(WAIT_S)
     with run_service():
+        wait_until(lambda: get(stub).generation == 2, "the peer attaches anew")
         answer = stub.Invoke(call(data=b"two"))
         assert (answer.data, answer.woke) == (b"TWO", False)
         assert snapshotter.wakes == 1

@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             while True:
                 kept.append(bytearray(1 << 20))
         if self.path == "/slow":
-            time.sleep(0.3)
+            time.sleep(2)
         if self.path == "/keep":
             time.sleep(0.02)  # else the kernel's clock can't tell the answer from the request
         body = f"{served} {os.getpid()}".encode()

@@ -14,6 +14,7 @@ from aetherless.snapshotter.v1 import instance_pb2, snapshot_pb2
 from aetherless.snapshotter.v1 import snapshotter_service_pb2 as pb
 from aetherless_common.errors import AetherlessError
 from aetherless_common.proc import start_ticks
+from framework.processes import wait_until
 from framework.snapshotter_world import INNER_IPV4, PORT, WAIT, World, world
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ def test_a_watcher_sees_the_whole_life(place: World, counter: instance_pb2.Workl
     place.get()
     with place.stub() as stub:
         stub.DeleteInstance(pb.DeleteInstanceRequest(name=clone.name))
-    thread.join(timeout=1)
+    wait_until(lambda: (clone.name, "ENDED") in seen, "its end is told")
     states = [state for name, state in seen if name == clone.name]
     assert states == ["CREATED", "ARMED", "RESTORING", "RUNNING", "ENDED"]
     golden = [state for name, state in seen if name.endswith("golden")]
