@@ -152,6 +152,7 @@ def test_a_hundred_first_calls(served: Served) -> None:
     served.mesh.evict(served.name)
     wakes = served.mesh.contracts.instance(served.name).wakes
     assert len({told["token"] for told in served.crowd(CROWD)}) == 1
+    served.mesh.wait_state(served.name, "RUNNING")
     assert served.mesh.contracts.instance(served.name).wakes == wakes + 1
 
 

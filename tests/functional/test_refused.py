@@ -12,6 +12,7 @@ import pytest
 from framework.clients import call
 from framework.guard import orchestrator
 from framework.mesh import UP_TIMEOUT_S, Function, Orchestrator
+from framework.processes import wait_until
 from framework.programs import handler
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def deploy(mesh: Orchestrator, function: Function) -> tuple[int, dict[str, Any]]
 def assert_nothing_is_served(mesh: Orchestrator, function: Function) -> None:
     """Its port is closed and no instance of it is there; the other function answers."""
     assert call(function.port).error == "ECONNREFUSED"
-    assert mesh.contracts.instances(function.id) == []
+    wait_until(lambda: mesh.contracts.instances(function.id) == [], "nothing of it is left")
     assert list(mesh.settings.snapshot_root.glob(f"*{function.id}-r*")) == []
     assert call(mesh.functions[0].port).ok
     mesh.must("delete", function.id)
