@@ -4,43 +4,31 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from typing import Any
 
-from framework.image_example import DECODE, copied
+from framework.image_example import compare, up
 from framework.mesh import Orchestrator
 
 from .samples import Spread, Summary, percentile
 
 ROUNDS = 5
 PICTURES = 20
-LIMIT_S = 120
 PIPELINE, HTTP = "pipeline", "HTTP"
 
 
-def one_round(mesh: Orchestrator, decode: int) -> dict[str, list[float]]:
+def one_round(mesh: Orchestrator, decode: str) -> dict[str, list[float]]:
     """Return each call's milliseconds by its way, as the example's own comparison takes them."""
-    script = str(mesh.home / "image_pipeline" / "compare.py")
-    where = f"http://localhost:{decode}"
-    done = subprocess.run(
-        [sys.executable, script, "--count", str(PICTURES), "--decode", where, "-o", "json"],
-        env=mesh.environment,
-        stdout=subprocess.PIPE,
-        check=True,
-        timeout=LIMIT_S,
-    )
-    took: dict[str, list[float]] = json.loads(done.stdout)
+    printed = compare(mesh, decode, "--count", str(PICTURES), "-o", "json")
+    took: dict[str, list[float]] = json.loads(printed)
     return took
 
 
 def measure() -> dict[str, Any]:
     """Measure rounds, each with both ways; the first is for warming up."""
     with Orchestrator() as mesh:
-        mesh.config, ports = copied(mesh.home)
-        mesh.up()
-        rounds = [one_round(mesh, ports[DECODE]) for _ in range(ROUNDS + 1)][1:]
+        decode = up(mesh)
+        rounds = [one_round(mesh, decode) for _ in range(ROUNDS + 1)][1:]
     return summary(rounds)
 
 

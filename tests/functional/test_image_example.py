@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 from framework.guard import unchanged_host
-from framework.image_example import DECODE, copied
+from framework.image_example import compare, up
 from framework.mesh import Orchestrator
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -16,20 +15,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def test_the_image_pipeline() -> None:
     """Both ways make the same of a picture: half the size, and half of that again."""
     with unchanged_host(), Orchestrator() as mesh:
-        mesh.config, ports = copied(mesh.home)
-        mesh.up()
+        decode = up(mesh)
         small = mesh.home / "small.png"
-        compare = [sys.executable, str(mesh.home / "image_pipeline" / "compare.py")]
-        where = ["--decode", f"http://localhost:{ports[DECODE]}"]
-        done = subprocess.run(
-            [*compare, "--count", "2", "--save", str(small), *where],
-            env=mesh.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        assert [line.split()[0] for line in done.stdout.splitlines()] == ["pipeline", "HTTP"]
+        printed = compare(mesh, decode, "--count", "2", "--save", str(small))
+        assert [line.split()[0] for line in printed.splitlines()] == ["pipeline", "HTTP"]
         assert size(small.read_bytes()) == (320, 240)
         smaller = subprocess.run(
             mesh.command("pipeline", "run", "image", "--file", str(small)),

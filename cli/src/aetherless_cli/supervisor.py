@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from aetherless_common.logfiles import rotate
+from aetherless_common.logfiles import MAX_LOG_BYTES, rotate
 from aetherless_common.proc import ProcessRef
 from aetherless_common.settings import SERVICES, Settings, write_atomically
 
@@ -30,7 +30,6 @@ FIRST_PAUSE = 0.2  # seconds before the first restart; doubles up to LONGEST_PAU
 LONGEST_PAUSE = 5.0
 STEADY_AFTER = 10.0  # a service that ran this long begins with FIRST_PAUSE again
 GRACE = 10.0  # seconds that a service has to end after SIGTERM
-LARGEST_LOG = 16 << 20
 LOOK_EVERY = 5.0  # seconds between looks at the logs' sizes
 ALREADY_RUNNING = 3
 
@@ -92,7 +91,7 @@ class Supervisor:
         """Keep the services' logs, and the supervisor's own, below their size."""
         for name in ("supervisor", *SERVICES):
             try:
-                rotate(self.settings.log_path(name), LARGEST_LOG)
+                rotate(self.settings.log_path(name), MAX_LOG_BYTES)
             except OSError as error:
                 log(f"the log of {name} can't be cut: {error}")
 

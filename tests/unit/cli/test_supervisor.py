@@ -15,7 +15,7 @@ from aetherless_cli import orchestrator, supervisor
 from aetherless_cli.console import Console
 from aetherless_cli.removal import Removal
 from aetherless_common.errors import AetherlessError
-from aetherless_common.logfiles import OLDER
+from aetherless_common.logfiles import MAX_LOG_BYTES, OLDER
 from aetherless_common.proc import ProcessRef
 from framework.processes import wait_until
 
@@ -80,10 +80,10 @@ def test_a_long_log_is_cut_while_its_service_writes(running: Settings) -> None:
     before, path = living(running, "ipc"), running.log_path("ipc")
     wait_until(lambda: "serving" in path.read_text(), "it serves", 30)
     with path.open("ab") as log:
-        log.write(b"x" * supervisor.LARGEST_LOG + b"the end\n")
+        log.write(b"x" * MAX_LOG_BYTES + b"the end\n")
     older = path.with_suffix(OLDER)
     wait_until(lambda: path.stat().st_size == 0, "it is cut", 30)
-    assert older.stat().st_size == supervisor.LARGEST_LOG
+    assert older.stat().st_size == MAX_LOG_BYTES
     assert older.read_bytes().endswith(b"xthe end\n")
     before.signal(signal.SIGTERM)
     wait_until(lambda: path.read_text().startswith('{"event": "draining"'), "its last words", 30)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -30,6 +30,15 @@ Example:
 """
 
 
+class Described(NamedTuple):
+    """What is shown of a function."""
+
+    function: Function
+    instances: list[Instance]
+    snapshots: dict[str, Snapshot]
+    channel: Channel | None
+
+
 @click.command("describe", help=HELP)
 @id_argument()
 @output_option
@@ -50,33 +59,29 @@ def command(options: Options, function_id: str) -> None:
             channel = _channel(services, function_id) if function.spec.ipc else None
         except Unavailable as error:
             failure = error  # the rest is worth showing, then this is how it ends
+    found = Described(function, instances, snapshots, channel)
     if options.output == "table":
-        _show(function, instances, snapshots, channel)
+        _show(found)
     else:
-        print_data(_data(function, instances, snapshots, channel), options.output)
+        print_data(_data(found), options.output)
     if failure:
         raise failure
 
 
-def _data(
-    function: Function,
-    instances: list[Instance],
-    snapshots: dict[str, Snapshot],
-    channel: Channel | None,
-) -> dict[str, object]:
+def _data(found: Described) -> dict[str, object]:
     """Return what the programs' formats print."""
     from aetherless_cli.evidence import evidence_of
     from aetherless_cli.plain import to_plain
 
-    kernel = {each.name: evidence_of(each.root_pid) for each in instances}
+    kernel = {each.name: evidence_of(each.root_pid) for each in found.instances}
     return {
-        "function": to_plain(function),
+        "function": to_plain(found.function),
         "instances": [
-            {**to_plain(each), "kernel": found.data() if (found := kernel[each.name]) else None}
-            for each in instances
+            {**to_plain(each), "kernel": said.data() if (said := kernel[each.name]) else None}
+            for each in found.instances
         ],
-        "snapshots": [to_plain(each) for each in snapshots.values()],
-        "channel": to_plain(channel) if channel else None,
+        "snapshots": [to_plain(each) for each in found.snapshots.values()],
+        "channel": to_plain(found.channel) if found.channel else None,
     }
 
 
@@ -103,16 +108,12 @@ def _channel(services: Mesh, function_id: str) -> Channel | None:
         return None
 
 
-def _show(
-    function: Function,
-    instances: list[Instance],
-    snapshots: dict[str, Snapshot],
-    channel: Channel | None,
-) -> None:
+def _show(found: Described) -> None:
     from aetherless.snapshotter.v1.snapshot_pb2 import FINDING_SEVERITY_WARNING
     from aetherless_cli.check_view import show_findings
     from aetherless_cli.output import print_fields
 
+    function, instances, snapshots, channel = found
     print_fields(_function_fields(function))
     print("\nrevisions")
     print_fields({str(each.revision): _revision_line(each) for each in function.revisions}, 2)

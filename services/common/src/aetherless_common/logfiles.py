@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OLDER = ".log.1"
+#: The size above which a log is cut, a service's or a function's; one older generation is kept.
+MAX_LOG_BYTES = 16 << 20
 _BLOCK = 1 << 20
 
 

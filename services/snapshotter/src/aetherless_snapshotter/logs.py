@@ -11,6 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from aetherless_common.logfiles import MAX_LOG_BYTES
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.log_rotation import Rotation
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from aetherless_snapshotter.idranges import IdRange
 
-#: The size above which a log is rotated, in bytes; one older generation is kept.
-MAX_LOG_BYTES = 16 << 20
 _SANDBOX_UID = 1000
 _POLL_SECONDS = 0.1
 _BLOCK = 64 << 10
