@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from click import shell_completion
 
-from aetherless_cli.main import COMPLETION
+from aetherless_cli.program import COMPLETION, PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import grpc
 
 SHELLS = ("bash", "zsh", "fish")
-PROGRAM = "aetherctl"
 #: How long the registry may take to name the functions, in seconds; without it there are none.
 PATIENCE = 0.5
 #: How many functions are offered at most: one page of the registry's.

@@ -10,22 +10,18 @@ import importlib
 import os
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aetherless_cli.program import COMPLETION, INTERRUPTED, PROGRAM, USAGE, Options
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError, internal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-USAGE = 2
-INTERRUPTED = 130
-# Where a shell that wants a completion says so; completion.py answers.
-COMPLETION = "_AETHERCTL_COMPLETE"
 # Command -> (section, the first line of its help); the module is commands/<command>.py.
 COMMANDS = {
     "up": ("Orchestrator", "Start the services and deploy every function of the file."),
@@ -59,15 +55,6 @@ Examples:
   aetherctl -o json stats | jq                    numbers for programs
   aetherctl down                                  leave nothing behind
 """
-
-
-@dataclass
-class Options:
-    """The global options; a command's own -o and -c win."""
-
-    config: Path = Path("aetherless.yaml")
-    output: str = "table"
-    verbose: bool = False
 
 
 class LazyGroup(click.Group):  # its methods' arguments are click's
@@ -173,7 +160,7 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 (one per way to end)
     """Run one command line; return its exit status, with errors printed."""
     options = Options()
     try:
-        with cli.make_context("aetherctl", arguments, obj=options) as ctx:
+        with cli.make_context(PROGRAM, arguments, obj=options) as ctx:
             cli.invoke(ctx)
     except click.exceptions.Exit as leave:
         return leave.exit_code

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aetherless_cli import errors
-from aetherless_cli.main import Options
+from aetherless_cli.program import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

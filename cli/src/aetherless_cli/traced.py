@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aetherless_cli.program import INTERRUPTED
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aetherless_cli.main import Options
-
-INTERRUPTED = 130
+    from aetherless_cli.program import Options
 
 
 def traced(command: click.Command, options: Options) -> click.Command:

@@ -2,6 +2,7 @@
 'use strict';
 
 const { AetherlessError } = require('./errors.js');
+const { RESPONSE_HEAD, request, untilOf } = require('./records.js');
 const { RecordType } = require('./ring.js');
 
 /** How a call, or a run, ended; docs/ipc.md has the table. */
@@ -19,7 +20,6 @@ const REASONS = {
   [Status.NOT_DELIVERED]: 'NOT_DELIVERED',
   [Status.NO_ROOM]: 'RING_FULL',
 };
-const HEAD = 16;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Why a call of another function has no result; `reason` is the contract's word, as `code` is. */
@@ -49,11 +49,10 @@ function use(attached) {
  * as long as the attachment lasts. `timeout` is in milliseconds.
  */
 function call(name, data, { timeout, deadlineNs, trace = '' } = {}) {
-  const { Request } = require('./request.js'); // it needs this file
-  const until = deadlineNs || (timeout ? BigInt(Math.ceil((Date.now() + timeout) * 1e6)) : 0n);
-  const called = new Request({
-    id: ++last, deadlineNs: until, attempt: 1, trace, method: name, data: Buffer.from(data),
-  });
+  const deadline = deadlineNs || (timeout ? BigInt(Math.ceil((Date.now() + timeout) * 1e6)) : 0n);
+  const called = {
+    id: ++last, deadlineNs: deadline, attempt: 1, trace, method: name, data: Buffer.from(data),
+  };
   return new Promise((resolve, reject) => {
     const finish = ({ code, detail, result }) => {
       clearTimeout(timer);
@@ -67,22 +66,22 @@ function call(name, data, { timeout, deadlineNs, trace = '' } = {}) {
       waiting.set(called.id, finish);
       publish(called).catch(({ code }) => finish({ code: code === 'RING_FULL' ? TIMEOUT : code }));
     };
-    const left = Math.min(called.until - Date.now(), LONGEST_TIMER_MS);
-    const timer = until ? setTimeout(() => finish({ code: TIMEOUT }), left) : undefined;
+    const left = Math.min(untilOf(deadline) - Date.now(), LONGEST_TIMER_MS);
+    const timer = deadline ? setTimeout(() => finish({ code: TIMEOUT }), left) : undefined;
     if (channel) start();
     else newcomers.add(start);
   });
 }
 
 async function publish(called) {
-  await channel.publish(called.record(), RecordType.CALL, called.until);
+  await channel.publish(request(called), RecordType.CALL, untilOf(called.deadlineNs));
 }
 
 /** Give a response's record to whoever waits for it. */
 function answered(payload) {
-  if (payload.length < HEAD) return;
+  if (payload.length < RESPONSE_HEAD) return;
   const finish = waiting.get(payload.readBigUInt64LE(0));
-  const [status, data] = [payload.readUInt32LE(8), payload.subarray(HEAD)];
+  const [status, data] = [payload.readUInt32LE(8), payload.subarray(RESPONSE_HEAD)];
   if (!finish) return;
   if (status === Status.RESULT) finish({ result: data });
   else finish({ code: REASONS[status] ?? 'INTERNAL', detail: data.toString() });

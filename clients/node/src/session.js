@@ -4,7 +4,8 @@
 const { setImmediate: turn } = require('node:timers/promises');
 const { Status, answered, use } = require('./calls.js');
 const { attach, drop } = require('./channel.js');
-const { RESPONSE_HEAD, Request, response } = require('./request.js');
+const { RESPONSE_HEAD, response } = require('./records.js');
+const { Request } = require('./request.js');
 const { RecordType } = require('./ring.js');
 const { Stage, doesNotFit } = require('./stage.js');
 

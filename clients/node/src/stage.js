@@ -6,7 +6,8 @@ const { Status } = require('./calls.js');
 const { drop } = require('./channel.js');
 const { Edge } = require('./edge.js');
 const { LONGEST_SLEEP_MS } = require('./line.js');
-const { Request, joined, response } = require('./request.js');
+const { joined, response } = require('./records.js');
+const { Request } = require('./request.js');
 const { RecordType } = require('./ring.js');
 
 const REMEMBERED = 4096; // runs that a stage with several inputs has finished

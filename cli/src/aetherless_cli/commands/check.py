@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aetherless_cli.checking import Outcome
     from aetherless_cli.config import Config
     from aetherless_cli.console import Console
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """Try programs before they are deployed, and leave nothing.
 

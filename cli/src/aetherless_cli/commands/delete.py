@@ -11,7 +11,7 @@ import click
 from aetherless_cli.options import id_argument, output_option
 
 if TYPE_CHECKING:
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """Delete a function and all that serves it.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aetherless.snapshotter.v1.instance_pb2 import Instance
     from aetherless.snapshotter.v1.snapshot_pb2 import Snapshot, Trial
     from aetherless_cli.client import Mesh
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """Show one function, its revisions, its processes and its snapshot.
 

@@ -12,7 +12,7 @@ import click
 from aetherless_cli.options import id_argument, output_option
 
 if TYPE_CHECKING:
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """Show what happened: deploys, wakes, evictions, failures.
 

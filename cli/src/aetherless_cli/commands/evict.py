@@ -10,7 +10,7 @@ import click
 from aetherless_cli.options import id_argument, output_option
 
 if TYPE_CHECKING:
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """End a running function now; its next call restores it.
 

@@ -10,7 +10,7 @@ import click
 from aetherless_cli.options import data_options, id_argument, output_option, time_options
 
 if TYPE_CHECKING:
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 #: As much as any record of a ring holds.
 MOST_BYTES = 16 << 20

@@ -11,7 +11,7 @@ from aetherless_cli.options import output_option
 
 if TYPE_CHECKING:
     from aetherless.registry.v1.function_pb2 import Function, Revision
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """List the functions.
 

@@ -15,7 +15,7 @@ from aetherless_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 INTERVAL = 1.0
 LEAST_INTERVAL = 0.1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from aetherless.registry.v1.event_pb2 import Event
     from aetherless.registry.v1.function_pb2 import Function, WakeNotice
     from aetherless_cli.client import Mesh
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
     from aetherless_cli.waterfall import Part
 
 HELP = """Show the newest wake of a function as a waterfall.

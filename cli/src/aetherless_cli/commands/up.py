@@ -10,7 +10,7 @@ import click
 from aetherless_cli.options import config_option, output_option
 
 if TYPE_CHECKING:
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """Start the services and deploy every function of the file.
 

@@ -10,7 +10,7 @@ import click
 from aetherless_cli.options import id_argument, output_option
 
 if TYPE_CHECKING:
-    from aetherless_cli.main import Options
+    from aetherless_cli.program import Options
 
 HELP = """Restore a function before anyone calls it.
 

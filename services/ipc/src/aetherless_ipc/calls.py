@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aetherless_ipc import errors, records
 from aetherless_ipc.records import Status
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from aetherless_common.errors import AetherlessError
     from aetherless_common.tracing import Span
-    from aetherless_ipc.attachment import Attachment
-    from aetherless_ipc.stats import Stats
 
 LONGEST_MESSAGE = 4096
 # Ids are not used again, also not by the next process: what an old peer answers is nobody's.
@@ -50,6 +48,20 @@ class Asked:
     span: Span
 
 
+class Carrier(Protocol):
+    """What carries a call to its function and back."""
+
+    def forget(self, call: Call) -> None:
+        """Take note that a call is over."""
+
+
+class Tally(Protocol):
+    """What counts calls."""
+
+    def ended(self, call: Call) -> None:
+        """Count the end of a call."""
+
+
 class Call:
     """A call of a function.
 
@@ -75,8 +87,8 @@ class Call:
         self.error: AetherlessError | None = None
         self.is_over = False
         self.is_cancelled = False
-        self.stats: Stats | None = None
-        self.attachment: Attachment | None = None
+        self.stats: Tally | None = None
+        self.attachment: Carrier | None = None
         self._claims = [True]
 
     @property
