@@ -16,28 +16,32 @@ MAX_LOG_BYTES = 16 << 20
 _BLOCK = 1 << 20
 
 
-def rotate(path: Path, cap: int) -> bool:
-    """Cut a log above its cap, keeping the end of it as one older generation; tells whether it did.
+def rotate(path: Path, cap: int) -> int:
+    """Cut a log above its cap, keeping the end of it as one older generation.
 
     Whoever writes to it has it open, and for programs CRIU recorded the path, so it is copied and
-    truncated. What is written between the two is lost. Holes, as a program makes that does not
-    append, have no bytes to count.
+    truncated. What is written meanwhile is copied too, until the older generation has twice the
+    cap; what comes faster, or between the last look and the cut, is lost. Holes, as a program
+    makes that does not append, have no bytes to count.
+
+    Returns:
+        How many bytes the log had when it was cut; 0 when it was not.
     """
     with suppress(FileNotFoundError):
         status = path.stat()
         if status.st_blocks * 512 > cap and status.st_size > cap:
-            _copy_end(path, path.with_suffix(OLDER), cap)
-            os.truncate(path, 0)
-            return True
-    return False
+            return _move_end(path, path.with_suffix(OLDER), cap)
+    return 0
 
 
-def _copy_end(source: Path, target: Path, most: int) -> None:
-    """Replace ``target`` by the last ``most`` bytes of ``source``."""
+def _move_end(source: Path, target: Path, least: int) -> int:
+    """Replace ``target`` by the last ``least`` bytes of ``source`` and what follows; empty it."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with source.open("rb") as reader, open(os.open(target, flags, 0o600), "wb") as writer:  # noqa: PTH123 # a descriptor
-        reader.seek(max(0, os.fstat(reader.fileno()).st_size - most))
-        left = most
+        reader.seek(max(0, os.fstat(reader.fileno()).st_size - least))
+        left = 2 * least
         while left and (block := reader.read(min(_BLOCK, left))):
             writer.write(block)
             left -= len(block)
+        os.truncate(source, 0)
+        return reader.tell()

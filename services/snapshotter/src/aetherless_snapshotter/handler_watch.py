@@ -35,7 +35,7 @@ class HandlerWatch:
     def __init__(self, golden: Golden, logs: Logs) -> None:
         self._golden = golden
         self._logs = logs
-        self._log_offset = logs.size(golden.workload.function_id)
+        self._log_begin = logs.position(golden.workload.function_id)
         self.deadline = time.monotonic() + golden.workload.timeout.ToNanoseconds() / 1e9
 
     def check(self) -> None:
@@ -108,5 +108,5 @@ class HandlerWatch:
 
     def _log_tail(self) -> str:
         """Return the last lines that this start of the handler wrote."""
-        written = self._logs.since(self._golden.workload.function_id, self._log_offset, _LOG_BYTES)
+        written = self._logs.since(self._golden.workload.function_id, self._log_begin, _LOG_BYTES)
         return "\n".join(written.decode(errors="replace").splitlines()[-_LOG_LINES:])

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from aetherless_common.logfiles import rotate
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 log = structlog.get_logger()
@@ -37,15 +36,15 @@ class Rotation:
 
     Args:
         folder: where the logs are; it exists.
-        cap: the size above which a log is cut, in bytes.
+        cut: cuts a log that is too long, and tells whether it was.
 
     Raises:
         OSError: the kernel refuses the watch.
     """
 
-    def __init__(self, folder: Path, cap: int) -> None:
+    def __init__(self, folder: Path, cut: Callable[[Path], bool]) -> None:
         self._folder = folder
-        self._cap = cap
+        self._cut = cut
         self._watch = _checked(_libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC))
         _checked(_libc.inotify_add_watch(self._watch, os.fsencode(folder), _IN_MODIFY))
         self._told, self._tell = os.pipe2(os.O_CLOEXEC)
@@ -89,7 +88,7 @@ class Rotation:
         if not name.endswith(SUFFIX):
             return
         try:
-            if rotate(self._folder / name, self._cap):
+            if self._cut(self._folder / name):
                 log.debug("log rotated", file=name)
         except OSError as error:
             log.warning("log not rotated", file=name, error=str(error))

@@ -8,10 +8,12 @@ and the offset of an open file, so a log is never renamed (see ``log_rotation``)
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from aetherless_common.logfiles import MAX_LOG_BYTES
+from aetherless_common.logfiles import MAX_LOG_BYTES, OLDER, rotate
 from aetherless_snapshotter import errors
 from aetherless_snapshotter.log_rotation import Rotation
 
@@ -32,6 +34,8 @@ class Logs:
     def __init__(self, folder: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._cut: Counter[Path] = Counter()  # bytes that each log lost to rotations
+        self._lock = threading.Lock()
 
     def path(self, function_id: str) -> Path:
         """Return where the function's log is."""
@@ -53,8 +57,11 @@ class Logs:
         return path
 
     def remove(self, function_id: str) -> None:
-        """Remove a function's log; one that is not there is fine."""
-        self.path(function_id).unlink(missing_ok=True)
+        """Remove a function's log, the older generation too; one that is not there is fine."""
+        path = self.path(function_id)
+        with self._lock:
+            for file in (path, path.with_suffix(OLDER)):
+                file.unlink(missing_ok=True)
 
     def last_lines(self, function_id: str, lines: int) -> bytes:
         """Return the last ``lines`` lines (all when negative); empty when there is no log."""
@@ -66,24 +73,38 @@ class Logs:
         except FileNotFoundError:
             return b""
 
-    def size(self, function_id: str) -> int:
-        """Return the log's present size in bytes; zero when there is none."""
-        try:
-            return self.path(function_id).stat().st_size
-        except FileNotFoundError:
-            return 0
+    def position(self, function_id: str) -> int:
+        """Return where the log ends now, in bytes; rotations do not take it back."""
+        path = self.path(function_id)
+        with self._lock:
+            return self._cut[path] + _size(path)
 
-    def since(self, function_id: str, offset: int, most: int) -> bytes:
-        """Return the last ``most`` bytes of what was written after ``offset``.
+    def since(self, function_id: str, position: int, most: int) -> bytes:
+        """Return the last ``most`` bytes of what was written after ``position``.
 
-        A log that is shorter than ``offset`` was truncated since: all of it counts.
+        A rotation since put some of it into the older generation. A log that is shorter than it
+        was, and not by a rotation, was truncated by its program: all of it counts.
         """
-        size = self.size(function_id)
-        if size == 0:
-            return b""
-        start = max(offset if offset <= size else 0, size - most)
-        with self.path(function_id).open("rb") as file:
-            return os.pread(file.fileno(), size - start, start)
+        path = self.path(function_id)
+        with self._lock:
+            size = _size(path)
+            new = self._cut[path] + size - position
+            if new < 0:
+                new = size
+            wanted = min(new, most)
+            end = _last(path, min(wanted, size))
+            return _last(path.with_suffix(OLDER), wanted - len(end)) + end
+
+    def cut(self, path: Path) -> bool:
+        """Cut a log that is too long; tell whether it was.
+
+        Raises:
+            OSError: it can't be cut.
+        """
+        with self._lock:
+            lost = rotate(path, self._max_bytes)
+            self._cut[path] += lost
+        return lost > 0
 
     def tail(
         self, function_id: str, lines: int, *, follow: bool, alive: Callable[[], bool]
@@ -111,7 +132,24 @@ class Logs:
     def watch(self) -> Rotation:
         """Return what keeps the logs below their cap; not running yet."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Rotation(self._folder, self._max_bytes)
+        return Rotation(self._folder, self.cut)
+
+
+def _size(path: Path) -> int:
+    """Return a file's size in bytes; zero when there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _last(path: Path, count: int) -> bytes:
+    """Return the last ``count`` bytes of a file, fewer when it has no more."""
+    if count <= 0 or not path.exists():
+        return b""
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - count)
+        return os.pread(file.fileno(), count, start)
 
 
 def _line_start(descriptor: int, size: int, lines: int) -> int:
