@@ -28,7 +28,8 @@ ID, BAD = "steady", "bad"
 MIB = 1 << 20
 # Exit statuses of aetherctl, by class.
 INVALID, NOT_FOUND, PRECONDITION, EXHAUSTED, LATE = 3, 4, 6, 8, 12
-TIMEOUT_MS = 1500
+# For those that are not to become ready; those that get somewhere first; those that end early.
+TIMEOUT_MS, ANSWER_MS, GENEROUS_MS = 1500, 5000, 20000
 ELF = Path("/bin/true").read_bytes()
 GOOD = handler("plain").read_text()
 
@@ -57,7 +58,7 @@ class Fault:
 
     def function(self, folder: Path) -> Function:
         """Return the bad function, its handler in ``folder``."""
-        keys = {"timeout_ms": TIMEOUT_MS, **self.keys}
+        keys = {"timeout_ms": GENEROUS_MS, **self.keys}
         if self.make is None:
             keys["environment"] = {"FAULT": self.name}
         made = self.make(folder) if self.make else handler("bad/faulty")
@@ -71,12 +72,14 @@ def exits(name: str, how: str, words: str = "faulty: ") -> Fault:
 
 def silent(name: str) -> Fault:
     """Return a handler that never listens on its port."""
-    return Fault(name, "READY_TIMEOUT", LATE, {"timeoutMs": str(TIMEOUT_MS)})
+    late = {"timeout_ms": TIMEOUT_MS}
+    return Fault(name, "READY_TIMEOUT", LATE, {"timeoutMs": str(TIMEOUT_MS)}, late)
 
 
 def mute(name: str, problem: str) -> Fault:
     """Return a handler that listens and does not answer."""
-    return Fault(name, "WARMUP_FAILED", PRECONDITION, {"problem": problem})
+    late = {"timeout_ms": ANSWER_MS}
+    return Fault(name, "WARMUP_FAILED", PRECONDITION, {"problem": problem}, late)
 
 
 def greedy(name: str, memory_mb: int = 96) -> Fault:
@@ -87,7 +90,7 @@ def greedy(name: str, memory_mb: int = 96) -> Fault:
 
 def stuck(name: str, cause: str) -> Fault:
     """Return a handler that can't be checkpointed."""
-    return Fault(name, "NOT_CHECKPOINTABLE", PRECONDITION, {"cause": cause}, {"timeout_ms": 20000})
+    return Fault(name, "NOT_CHECKPOINTABLE", PRECONDITION, {"cause": cause})
 
 
 def unrunnable(name: str, content: bytes, problem: str, file: str = "handler") -> Fault:
@@ -220,7 +223,14 @@ FAULTS = (
     greedy("eats_in_the_warm_up"),
     greedy("shares_memory"),
     greedy("anything in 1 MiB", 1),
-    Fault("bombs", "PROCESS_LIMIT_EXCEEDED", EXHAUSTED, {"limit": "1024"}, memory_mb=1024),
+    Fault(
+        "bombs",
+        "PROCESS_LIMIT_EXCEEDED",
+        EXHAUSTED,
+        {"limit": "1024"},
+        {"timeout_ms": ANSWER_MS},
+        memory_mb=1024,
+    ),
     Fault("starts_threads", "PROCESS_LIMIT_EXCEEDED", EXHAUSTED, {"log": "can't start new thread"}),
     # It can't be checkpointed.
     stuck("holds_a_ring", "io_uring"),
