@@ -130,9 +130,15 @@ class Stages(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
         """Return the pipeline."""
         return self.stub.GetPipeline(pb.GetPipelineRequest(name=f"pipelines/{name}")).pipeline
 
-    def run(self, data: str = "x", timeout_s: float = LIMIT_S) -> str:
-        """Run the pipeline once; return the words, or the reason of its error in capitals."""
-        request = pb.InvokeRequest(pipeline="pipelines/p", data=data.encode(), wait_for_room=True)
+    def run(self, data: str = "x", timeout_s: float = LIMIT_S, name: str = "p") -> str:
+        """Run a pipeline once; return the words.
+
+        Raises:
+            AetherlessError: it failed.
+        """
+        request = pb.InvokeRequest(
+            pipeline=f"pipelines/{name}", data=data.encode(), wait_for_room=True
+        )
         request.timeout.FromMilliseconds(round(timeout_s * 1000))
         return self.stub.Invoke(request).data.decode()
 

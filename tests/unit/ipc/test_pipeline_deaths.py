@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aetherless.ipc.v1 import ipc_service_pb2 as pb
 from aetherless_common import errors
 from aetherless_common.server import serving
 from aetherless_ring.layout import PAGE, Direction, Layout
 from framework.processes import wait_until
 
-from .staging import CHAIN, DIAMOND, ONCE, Killer, Stages
+from .staging import CHAIN, DIAMOND, ONCE, Killer, Stages, declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,17 @@ def test_at_most_once_says_which_stage_was_lost(stages: Stages, name: str) -> No
     assert (caught.value.metadata["pipeline"], caught.value.metadata["stage"]) == ("p", name)
     assert stages.run("x") == "x a b c"
     assert all(count == 1 for count in stages.executions().values())
+
+
+def test_stages_of_two_pipelines_start_again(stages: Stages) -> None:
+    """The next process of each is given the edges of both, after it heard what it is."""
+    stages.up(CHAIN)
+    second = pb.CreatePipelineRequest(pipeline_id="q", pipeline=declared(CHAIN, "q", ONCE))
+    stages.stub.CreatePipeline(second)
+    for name in CHAIN:
+        stages.kill(name)
+    for pipeline in "pq":
+        assert stages.run("x", name=pipeline) == "x a b c"
 
 
 @pytest.mark.parametrize("shape", ["chain", "diamond"])

@@ -101,8 +101,10 @@ class StageBoard:
             OSError: a region could not be made.
         """
         self._holders[function_id] = peer
-        for pipeline, stage in self._stages_of(function_id):
+        stages = list(self._stages_of(function_id))
+        for pipeline, stage in stages:
             self._tell(pipeline, stage, peer)
+        for pipeline, stage in stages:  # what it reads is handed out for all of them at once
             self._hand_out(pipeline, stage, peer)
 
     def retire(self, function_id: str) -> None:
