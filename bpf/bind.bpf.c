@@ -23,12 +23,12 @@ static __always_inline int bind_on_host(struct bpf_sock_addr *ctx)
 	return REFUSE;
 }
 
-/* Return the sandbox that binds its trigger port, or NULL. */
+/* Return the sandbox that binds its trigger port, or NULL; port 0 asks the kernel for any. */
 static __always_inline struct sandbox *binder(struct bpf_sock_addr *ctx, __u64 cookie)
 {
 	struct sandbox *sandbox = bpf_map_lookup_elem(&sandboxes, &cookie);
 
-	if (!sandbox || sandbox->trigger_port != bpf_ntohs(ctx->user_port))
+	if (!ctx->user_port || !sandbox || sandbox->trigger_port != bpf_ntohs(ctx->user_port))
 		return NULL;
 	return sandbox;
 }

@@ -113,8 +113,9 @@ static __always_inline int to_sibling(struct __sk_buff *skb, const struct packet
 	receiver = bpf_map_lookup_elem(&endpoints, link);
 	if (!receiver)
 		return TC_ACT_SHOT;
-	asks = packet->destination_port == receiver->trigger_port;
-	answers = packet->source_port == sender->trigger_port && (!packet->syn || packet->ack);
+	asks = receiver->trigger_port && packet->destination_port == receiver->trigger_port;
+	answers = sender->trigger_port && packet->source_port == sender->trigger_port &&
+		  (!packet->syn || packet->ack);
 	if (!asks && !answers)
 		return TC_ACT_SHOT;
 	if (bpf_skb_store_bytes(skb, 0, macs_inwards, sizeof(macs_inwards), 0))

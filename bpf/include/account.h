@@ -183,7 +183,9 @@ static __always_inline void account(const struct __sk_buff *skb, const struct en
 	struct counters *counters;
 	struct flow_key key = {};
 
-	if (packet->protocol != IPPROTO_TCP || !packet->has_l4 || port != endpoint->trigger_port)
+	if (packet->protocol != IPPROTO_TCP || !packet->has_l4)
+		return;
+	if (!endpoint->trigger_port || port != endpoint->trigger_port)
 		return;
 	if (to_function && packet->syn && !packet->ack)
 		stamp_first_syn(endpoint);

@@ -21,8 +21,8 @@ struct endpoint {
 	__be32 outer_ipv4;
 	__be32 outer_ipv6[4];
 	__u32 slot;
-	__u16 trigger_port;
-	__u16 route_port; /* the route its traffic counts for; 0 for none */
+	__u16 trigger_port; /* 0 for none */
+	__u16 route_port;   /* the route its traffic counts for; 0 for none */
 };
 
 /* What a sandbox publishes of itself; ARCHITECTURE.md section 5. Key: the slot. */
@@ -43,7 +43,7 @@ struct route {
 
 /* A sandbox, as the hooks on sockets meet it; key: its network namespace's cookie. */
 struct sandbox {
-	__u32 trigger_port;
+	__u32 trigger_port; /* 0 for none */
 	__u32 flags;
 };
 

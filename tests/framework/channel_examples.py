@@ -66,5 +66,5 @@ def function(language: str, folder: Path) -> Function:
     target = folder / "function"
     target.mkdir(parents=True)
     others = [each for each in BUILDS if each != language]
-    keys = {"ipc": True, "warmup": "none", "may_call": others}
-    return Function(language, BUILDS[language](target), keys=keys)
+    keys = {"ipc": True, "may_call": others}
+    return Function(language, BUILDS[language](target), port=0, keys=keys)

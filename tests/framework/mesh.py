@@ -64,7 +64,7 @@ class Function:
     Arguments:
         id: The function's id.
         handler: The handler's absolute path.
-        port: The trigger port; a free one by default.
+        port: The trigger port; a free one by default, 0 for none.
         memory_mb: The memory limit, in MiB.
         keys: Further keys of the entry.
     """
@@ -80,7 +80,7 @@ class Function:
         return {
             "id": self.id,
             "memory_limit_mb": self.memory_mb,
-            "trigger_port": self.port,
+            **({"trigger_port": self.port} if self.port else {}),
             "handler_path": str(self.handler),
             "timeout_ms": 30000,
             **self.keys,
@@ -138,7 +138,9 @@ class Orchestrator:
     @property
     def port_marks(self) -> list[str]:
         """What the host's list of settings says of the trigger ports it reserved."""
-        return [f"{RESERVED_PORTS} has {function.port}" for function in self.functions]
+        return [
+            f"{RESERVED_PORTS} has {function.port}" for function in self.functions if function.port
+        ]
 
     @property
     def group(self) -> Path:

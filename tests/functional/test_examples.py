@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from framework.mesh import REPOSITORY, UP_TIMEOUT_S, Orchestrator, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TASKS, REPORT = "tasks", "report"
 FILES = ("rest_api.py", "report.py")
@@ -157,10 +157,8 @@ def test_a_function_without_a_port(tmp_path: Path) -> None:
     folder.mkdir()
     program = REPOSITORY / "examples" / "invoke" / "upper.py"
     with_client(folder / "invoke", program)
-    text = (REPOSITORY / "examples" / "invoke.yaml").read_text()
     with unchanged_host(), Orchestrator() as mesh:
-        mesh.config = folder / "invoke.yaml"
-        mesh.config.write_text(text.replace("8082", str(free_port())))
+        mesh.config = Path(shutil.copy(REPOSITORY / "examples" / "invoke.yaml", folder))
         mesh.up()
         assert mesh.must("invoke", "upper", "--data", "hello").out == "HELLO"
         mesh.evict("upper")

@@ -56,13 +56,13 @@ def _pipeline(pipeline: PipelineConfig) -> pipeline_pb2.PipelineSpec:
 
 
 def _spec(function: FunctionConfig, restore_timeout_ms: int) -> function_pb2.FunctionSpec:
-    warmup = function.warmup
+    warmup = function.warmup if function.trigger_port else "none"  # it asks on the port
     return function_pb2.FunctionSpec(
         function_id=function.id,
         handler_path=function.handler_path,
         root_path=function.root or "",
         memory_limit_mb=function.memory_limit_mb,
-        trigger_port=function.trigger_port,
+        trigger_port=function.trigger_port or 0,
         timeout=_duration(function.timeout_ms),
         restore_timeout=_duration(function.restore_timeout_ms or restore_timeout_ms),
         idle_after=_duration(function.idle_after_ms),

@@ -164,10 +164,11 @@ def invalid_id(function: str) -> InvalidArgument:
 
 def wake_not_found(function: str, port: int) -> NotFound:
     """Return the error for a function that was not woken since its instances were made."""
+    call = f"call it at port {port}" if port else f"call it by 'aetherctl invoke {function}'"
     return NotFound(
         "WAKE_NOT_FOUND",
         f"{function} was not woken yet",
         {"function": function},
         domain=DOMAIN,
-        remedy=f"call it at port {port}, or run 'aetherctl wake {function}', then try again",
+        remedy=f"{call}, or run 'aetherctl wake {function}', then try again",
     )

@@ -88,6 +88,8 @@ def measure(services: Mesh, function: Function) -> dict[str, Any]:
 
 def _route_stats(services: Mesh, function: Function) -> RouteStats | None:
     """Return the counters of a function's route; None when it has no route (yet)."""
+    if not function.spec.trigger_port:
+        return None
     request = messages.GetRouteStatsRequest(name=f"routes/{function.spec.trigger_port}")
     try:
         return services.netplane.GetRouteStats(request).stats

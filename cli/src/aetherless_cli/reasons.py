@@ -59,7 +59,7 @@ SNAPSHOTTER = {
     ),
     "READY_TIMEOUT": (
         "DEADLINE_EXCEEDED",
-        "make the program listen on the port in PORT (trigger_port), or raise timeout_ms",
+        "listen on the port in PORT (without one, serve the channel), or raise timeout_ms",
     ),
     "WARMUP_FAILED": (
         "FAILED_PRECONDITION",

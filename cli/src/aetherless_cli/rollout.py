@@ -177,7 +177,7 @@ def _where(spec: function_pb2.FunctionSpec) -> str:
     if not spec.ipc:
         return address
     command = f"aetherctl invoke {spec.function_id}"
-    listens = spec.warmup_kind != function_pb2.WARMUP_KIND_NONE
+    listens = spec.trigger_port and spec.warmup_kind != function_pb2.WARMUP_KIND_NONE
     return f"{address}, {command}" if listens else command
 
 

@@ -125,8 +125,8 @@ static int read_policy(const struct command *command)
 	policy.deadline_ms = line_number(line, "deadline-ms", 0);
 	policy.idle_ms = line_number(line, "idle-ms", 0);
 	policy.tie_ms = line_number(line, "tie-ms", 30000);
-	if (!policy.port || policy.deadline_ms <= 0 || policy.idle_ms < 0)
-		return fail("arm", "port, deadline-ms or idle-ms is missing or out of range");
+	if (policy.deadline_ms <= 0 || policy.idle_ms < 0)
+		return fail("arm", "deadline-ms or idle-ms is missing or out of range");
 	if (!command->payload_length || command->payload_length > sizeof(policy.request))
 		return fail("arm", "no request, or one that is too long");
 	memcpy(policy.request, command->payload, command->payload_length);

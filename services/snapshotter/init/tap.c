@@ -56,7 +56,7 @@ static int filter_nothing(void)
 
 /*
  * TCP to the trigger port, in IPv4 that is no later fragment, or plain IPv6: all of it, or first
- * packets only, SYNs that are no SYN-ACKs.
+ * packets only, SYNs that are no SYN-ACKs. Nothing when there is no such port.
  */
 static int filter_port(bool all)
 {
@@ -85,6 +85,8 @@ static int filter_port(bool all)
 		/* 21 */ RETURN(0),
 	};
 
+	if (!trigger_port)
+		return filter_nothing();
 	return set_filter(filter, ARRAY_SIZE(filter));
 }
 

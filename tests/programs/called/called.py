@@ -70,8 +70,15 @@ def relay(data: bytes) -> bytes:
         return error.reason.encode()
 
 
+def bound(_: bytes) -> bytes:
+    """Listen on any port of the loopback; return where that is, and the port it was told of."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"{server.getsockname()[0]} {os.environ.get('PORT')}".encode()
+
+
 METHODS = {
     "": echo,
+    "bound": bound,
     "die": die,
     "fail": fail,
     "knock": knock,

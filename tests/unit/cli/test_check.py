@@ -118,6 +118,19 @@ def test_a_program_is_declared_with_defaults_and_options(registry: Checker, hand
     assert registry.request.restores == 3
 
 
+@pytest.mark.parametrize(("more", "port"), [((), 0), (("--port", "9000"), 9000)])
+def test_a_program_with_a_channel_needs_no_port(
+    registry: Checker, handler: Path, more: tuple[str, ...], port: int
+) -> None:
+    """Without one it is asked nothing; named, it is a port beside the channel."""
+    registry.told = (messages.CheckHandlerResponse(report=report(4)),)
+    outcome_of(str(handler), "--ipc", *more)
+    spec = registry.request.spec
+    assert (spec.ipc, spec.trigger_port) == (True, port)
+    asks = function_pb2.WARMUP_KIND_HTTP if port else function_pb2.WARMUP_KIND_NONE
+    assert spec.warmup_kind == asks
+
+
 def test_a_refusal(registry: Checker, handler: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The findings that were told before, and the error with its exit status."""
     registry.told = (messages.CheckHandlerResponse(findings=[REFUSAL, WARNING]),)

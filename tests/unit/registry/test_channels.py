@@ -59,6 +59,24 @@ def test_it_is_let_in_before_it_needs_the_channel(
     assert host.instances["hello-r1-0"].workload.ipc
 
 
+def test_without_a_port_nothing_is_routed(
+    registry: RegistryClient, host: FakeHost, spec: Spec
+) -> None:
+    """It is called through its channel alone; no warm-up is asked where nothing listens."""
+    portless = spec(ipc=True)
+    portless.ClearField("trigger_port")
+    portless.ClearField("warmup_kind")
+    registry.apply(portless)
+    registry.deployed()
+    assert host.calls == [each for each in DEPLOY if each != "SetRoute"]
+    assert host.names() == {**serving(channel=True), "routes": []}
+    workload = host.instances["hello-r1-0"].workload
+    assert workload.warmup.kind == instance_pb2.WARMUP_KIND_NONE
+    told = {each.reason: each for each in registry.events()}
+    assert "port" not in told["DEPLOYED"].metadata
+    assert "serves by its channel" in told["DEPLOYED"].message
+
+
 def test_calls_go_to_the_new_revision(registry: RegistryClient, host: FakeHost, spec: Spec) -> None:
     """The old one is asked to answer what it has, and goes; so does a rollback."""
     registry.apply(spec(ipc=True))

@@ -115,6 +115,18 @@ def test_mounts_are_named_by_their_place(spec: Spec) -> None:
     assert found.field == "functions[0].mounts[1]"
 
 
+def test_a_function_with_a_channel_needs_no_port(spec: Spec) -> None:
+    """Then nothing is asked on one; several functions may have none."""
+    kind = function_pb2.WARMUP_KIND_NONE
+    specs = [spec(f"f{n}", ipc=True, warmup_kind=kind) for n in range(2)]
+    for each in specs:
+        each.ClearField("trigger_port")
+    assert violations(specs) == []
+    specs[1].warmup_kind = function_pb2.WARMUP_KIND_TCP
+    (wrong,) = violations(specs)
+    assert wrong.field == "functions[1].warmup_kind"
+
+
 def test_repetitions_are_found(spec: Spec) -> None:
     """The second use of an id or a port is wrong, and says where the first is."""
     first, second = violations([spec(), spec("other", trigger_port=1), spec()])

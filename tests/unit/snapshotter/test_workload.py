@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aetherless.snapshotter.v1 import instance_pb2
 from aetherless_common.errors import FailedPrecondition, InvalidArgument, NotFound
 from aetherless_snapshotter import workload as workloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from aetherless.snapshotter.v1 import instance_pb2
 
     MakeWorkload = Callable[..., instance_pb2.Workload]
 
@@ -146,6 +145,25 @@ def test_environment(make_workload: MakeWorkload, tmp_path: Path) -> None:
     assert environment["UV_USE_IO_URING"] == "0"
     assert environment["A"] == "b"
     assert workloads.resolve(make_workload()).environment["GODEBUG"] == "multipathtcp=0"
+
+
+def test_without_a_port(make_workload: MakeWorkload, tmp_path: Path) -> None:
+    """It needs a channel, is asked nothing, and is told of no port."""
+    write(tmp_path / "handler.py", "")
+    workload = make_workload(ipc=True)
+    workload.ClearField("trigger_port")
+    with pytest.raises(InvalidArgument) as caught:
+        workloads.validate(workload)
+    assert caught.value.metadata["field"] == "workload.warmup"
+    workload.warmup.kind = instance_pb2.WARMUP_KIND_NONE
+    workloads.validate(workload)
+    environment = workloads.resolve(workload).environment
+    assert "AETHER_CHANNEL" in environment
+    assert not {"PORT", "AETHER_TRIGGER_PORT"} & environment.keys()
+    workload.ipc = False
+    with pytest.raises(InvalidArgument) as caught:
+        workloads.validate(workload)
+    assert caught.value.metadata["field"] == "workload.trigger_port"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,12 @@ def _id(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     callback=_id,
     help="Of a file: only this function. Of a program: the id that it is told.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="A program's port.  [default: 8080]")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="A program's port.  [default: 8080, or none with --ipc]",
+)
+@click.option("--ipc", is_flag=True, help="The program serves a channel of shared memory.")
 @click.option("--env", metavar="KEY=VALUE", multiple=True, callback=_variables, help="A variable.")
 @click.option("--root", metavar="DIR", help="A program's folder.  [default: its own]")
 @click.option("--memory", type=click.IntRange(1, 16384), metavar="MB", help="A program's limit.")
@@ -115,7 +120,7 @@ def _of_program(path: Path, function_id: str | None, given: dict[str, Any]) -> C
 
     names = {"memory": "memory_limit_mb", "env": "environment"}
     keys = {names.get(key, key): value for key, value in given.items()}
-    keys["trigger_port"] = keys.pop("port", 8080)
+    keys["trigger_port"] = keys.pop("port", None if keys.get("ipc") else 8080)
     if keys.get("warmup", "").startswith("/"):
         keys["warmup"] = {"path": keys["warmup"]}
     if function_id:

@@ -166,7 +166,7 @@ def _function_fields(function: Function) -> dict[str, object]:
         "state": enum_word(function, "state"),
         "deploy": enum_word(function, "deploy_state"),
         "revision": f"{function.serving_revision or 'none'} serves, {function.revision} declared",
-        "port": spec.trigger_port,
+        "port": spec.trigger_port or "none, it is called through its channel",
         "handler": spec.handler_path,
         "folder": spec.root_path,
         "memory limit": f"{spec.memory_limit_mb} MiB",

@@ -66,7 +66,7 @@ def _row(function: Function) -> list[object]:
         function.spec.function_id,
         enum_word(function, "state"),
         deploy,
-        function.spec.trigger_port,
+        function.spec.trigger_port or None,
         function.serving_revision or None,
         ",".join(str(each.revision) for each in function.revisions if _is_kept(each)),
         sum(each.wakes for each in function.instances),

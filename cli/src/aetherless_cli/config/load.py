@@ -69,7 +69,8 @@ def load(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(path, [Violation(1, 1, "", "the file is not UTF-8 text")]) from error
     violations = [*nodes.duplicate_keys(document), *_repeated(document)]
-    violations += [*_callees(document), *_restless(document), *pipelines.violations(document)]
+    violations += [*_callees(document), *_restless(document), *_unreachable(document)]
+    violations += pipelines.violations(document)
     config, found = _validate(document)
     violations += found
     resolved, found = _resolve(document, path.resolve().parent)
@@ -192,6 +193,22 @@ def _restless(document: Document) -> Iterator[Violation]:
         if entry.get("ipc") is True and isinstance(idle, int) and 0 < idle < LEAST_IDLE_MS:
             problem = f"must be 0 or at least {LEAST_IDLE_MS} with ipc: true, is {idle}"
             yield _violation_at(document, ("functions", index, "idle_after_ms"), problem, "")
+
+
+def _unreachable(document: Document) -> Iterator[Violation]:
+    """Find functions that nobody could call, and warm-ups that ask where nothing listens."""
+    for index, entry in _declared(document):
+        place = ("functions", index)
+        if entry.get("trigger_port") is not None:
+            continue
+        if entry.get("ipc") is not True:
+            remedy = "name the port it listens on; or add ipc: true, if it serves a channel"
+            problem = "is required of a function without ipc: true"
+            yield _violation_at(document, (*place, "trigger_port"), problem, remedy)
+        elif entry.get("warmup", "none") != "none":
+            problem = "asks on a port, and the function has no trigger_port"
+            remedy = "leave it out, or name the port as trigger_port"
+            yield _violation_at(document, (*place, "warmup"), problem, remedy)
 
 
 def _violation_at(document: Document, place: Location, problem: str, remedy: str) -> Violation:

@@ -136,11 +136,12 @@ class FunctionConfig(_Strict):
         description="The program. A .py file runs with Python, anything else is executed."
         " Relative to this file's folder, then to the current one.",
     )
-    trigger_port: int = Field(
+    trigger_port: int | None = Field(
+        default=None,
         ge=1,
         le=65535,
         description="The TCP port that clients call and that the program listens on; unique in"
-        " the file.",
+        " the file. Left out, which needs ipc, it is called through its channel alone.",
     )
     memory_limit_mb: int = Field(
         default=128,
@@ -177,7 +178,8 @@ class FunctionConfig(_Strict):
     warmup: AnyWarmup = Field(
         default="http",
         description="The request that must be answered before the checkpoint: http is a GET,"
-        " tcp a connection; with none listening is enough, or with ipc serving the channel.",
+        " tcp a connection; with none listening is enough, or with ipc serving the channel. Without"
+        " a trigger_port it is none.",
     )
     root: AnyPath | None = Field(
         default=None,
@@ -195,8 +197,8 @@ class FunctionConfig(_Strict):
     )
     ipc: bool = Field(
         default=False,
-        description="Whether it is called through a channel of shared memory as well; its program"
-        " serves that with a client library.",
+        description="Whether it is called through a channel of shared memory, beside its port if"
+        " it has one; its program serves that with a client library.",
     )
     may_call: list[FunctionId] = Field(
         default_factory=list,

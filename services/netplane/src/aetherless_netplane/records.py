@@ -23,7 +23,7 @@ class EndpointRecord:
         endpoint_id: its id.
         netns_path: where the sandbox's network namespace was when it was attached.
         cookie: that namespace's cookie, unique until the next boot.
-        trigger_port: where the function listens.
+        trigger_port: where the function listens; zero for nowhere.
         slot: its place in the range.
         ifindex: the host's end of its link.
     """

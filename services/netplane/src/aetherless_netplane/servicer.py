@@ -65,7 +65,9 @@ class NetplaneServicer(netplane_service_pb2_grpc.NetplaneServiceServicer):
     ) -> netplane_service_pb2.AttachEndpointResponse:
         """Attach a sandbox's network namespace."""
         endpoint_id = _checked_id("endpoint_id", request.endpoint_id)
-        port = _checked_port("endpoint.trigger_port", request.endpoint.trigger_port)
+        port = request.endpoint.trigger_port  # zero for a function that does not listen
+        if port:
+            _checked_port("endpoint.trigger_port", port)
         path = request.endpoint.netns_path
         if not path.startswith("/"):
             raise errors.invalid_argument("endpoint.netns_path", "must be an absolute path")

@@ -75,8 +75,9 @@ class Desired:
 
     function: str
     revision: int
+    # The port of ``revision``; zero when it has none.
     port: int
-    # The revision that serves, and its port; zero while none does.
+    # The revision that serves, and its port; zero while none does, and when it has none.
     serving_revision: int = 0
     serving_port: int = 0
     # The deploy of ``revision`` failed: it is undone, and what serves goes on.
@@ -98,7 +99,7 @@ class Desired:
 
     @property
     def target_port(self) -> int:
-        """The port of the target."""
+        """The port of the target; zero for none."""
         return self.serving_port if self.failed else self.port
 
     @property

@@ -130,9 +130,14 @@ def _declared(before: FunctionRecord | None, change: Change) -> Iterator[EventRe
     reason = "DECLARED"
     if revisions.goes_back(record):
         what, reason = f"it goes back to revision {record.revision}", "ROLLED_BACK"
-    metadata = {"port": spec.trigger_port, "handler": spec.handler_path}
-    text = f"{what}: port {spec.trigger_port}, {spec.handler_path}"
-    yield _event(change, reason, text, metadata)
+    where = f"port {spec.trigger_port}" if spec.trigger_port else "by its channel"
+    text = f"{what}: {where}, {spec.handler_path}"
+    yield _event(change, reason, text, {**_port(spec), "handler": spec.handler_path})
+
+
+def _port(spec: function_pb2.FunctionSpec) -> dict[str, object]:
+    """Return the port of a declaration as metadata; nothing when it has none."""
+    return {"port": spec.trigger_port} if spec.trigger_port else {}
 
 
 def _deployed(before: FunctionRecord, change: Change, deploy: _Deploy) -> Iterator[EventRecord]:
@@ -141,9 +146,10 @@ def _deployed(before: FunctionRecord, change: Change, deploy: _Deploy) -> Iterat
     took = max(0, record.update_time_ns - deploy.began_ns) // NS_PER_MS
     metadata = {"durationMs": took}
     if record.serving_revision != before.serving_revision:
-        port = resources.decode_spec(record.serving_spec).trigger_port
-        text = f"revision {record.revision} serves on port {port}, after {took} ms"
-        yield _event(change, "DEPLOYED", text, {**metadata, "port": port})
+        spec = resources.decode_spec(record.serving_spec)
+        where = f"on port {spec.trigger_port}" if spec.trigger_port else "by its channel"
+        text = f"revision {record.revision} serves {where}, after {took} ms"
+        yield _event(change, "DEPLOYED", text, {**metadata, **_port(spec)})
     elif deploy.stepped:
         text = f"revision {record.revision} was repaired in {took} ms and serves again"
         yield _event(change, "REPAIRED", text, metadata)

@@ -50,6 +50,7 @@ def _steps(desired: Desired, observed: Observed) -> Iterator[Step]:
     yield from _snapshot(desired, observed)
     yield from _instance(desired, observed)
     yield from _route(desired, observed)
+    yield from _set_channel(desired, observed)
     if desired.serving_revision != desired.target:
         yield Step(StepKind.MARK_SERVING, desired.target)
     # What is answering still is waited for last: the next revision does not have to.
@@ -136,7 +137,9 @@ def _instance(desired: Desired, observed: Observed) -> Iterator[Step]:
 
 
 def _route(desired: Desired, observed: Observed) -> Iterator[Step]:
-    """Yield what leads the target's port, and the calls through its channel, to the target."""
+    """Yield what leads the target's port, if it has one, to the target."""
+    if not desired.target_port:
+        return
     route = observed.routes.get(desired.target_port)
     families = observed.snapshots[snapshot_id(desired.function, desired.target)]
     wanted = ObservedRoute(
@@ -146,16 +149,13 @@ def _route(desired: Desired, observed: Observed) -> Iterator[Step]:
         yield Step(StepKind.AWAIT_PORT, desired.target, desired.target_port)
     elif route != wanted:
         yield Step(StepKind.SET_ROUTE, desired.target, desired.target_port)
+
+
+def _set_channel(desired: Desired, observed: Observed) -> Iterator[Step]:
+    """Yield what leads the calls through the target's channel, if it has one, to the target."""
     channel = observed.channel
-    if (
-        desired.channel
-        and channel
-        and (channel.instance, channel.rules)
-        != (
-            wanted.endpoint,
-            desired.channel,
-        )
-    ):
+    wanted = (instance_id(desired.function, desired.target), desired.channel)
+    if desired.channel and channel and (channel.instance, channel.rules) != wanted:
         yield Step(StepKind.SET_CHANNEL, desired.target)
 
 

@@ -159,11 +159,17 @@ def workload(spec: function_pb2.FunctionSpec, revision: int) -> instance_pb2.Wor
         timeout=spec.timeout,
         restore_timeout=spec.restore_timeout,
         idle_after=spec.idle_after,
-        warmup=instance_pb2.Warmup(kind=_WARMUPS[spec.warmup_kind], path=spec.warmup_path or "/"),
+        warmup=_warmup(spec),
         mounts=spec.mounts,
         capabilities=_CAPABILITIES[spec.capabilities],
         ipc=spec.ipc,
     )
+
+
+def _warmup(spec: function_pb2.FunctionSpec) -> instance_pb2.Warmup:
+    """Return how a program shows that it answers; there is nothing to ask without a port."""
+    kind = _WARMUPS[spec.warmup_kind] if spec.trigger_port else instance_pb2.WARMUP_KIND_NONE
+    return instance_pb2.Warmup(kind=kind, path=spec.warmup_path or "/")
 
 
 def channel_rules(spec: function_pb2.FunctionSpec) -> ChannelRules | None:

@@ -27,6 +27,8 @@ MAX_RESTORE_TIMEOUT_MS = 100_000
 MAX_VARIABLES = 1024
 MAX_CALLEES = 64
 LEAST_IDLE_MS = 1000
+# The kinds of warm-up of a function without a port.
+UNASKED = frozenset({function_pb2.WARMUP_KIND_UNSPECIFIED, function_pb2.WARMUP_KIND_NONE})
 MAX_ENVIRONMENT = 128 << 10  # bytes: the kernel takes no longer string
 NS_PER_MS = 1_000_000
 
@@ -43,7 +45,7 @@ def violations(specs: Iterable[function_pb2.FunctionSpec]) -> list[Violation]:
         if first != index:
             found.append(_repeated(place, "function_id", spec.function_id, first))
         first = ports.setdefault(spec.trigger_port, index)
-        if first != index:
+        if spec.trigger_port and first != index:
             found.append(_repeated(place, "trigger_port", spec.trigger_port, first))
     return found
 
@@ -71,14 +73,23 @@ def _problems(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
             yield f"mounts[{number}]", "must be an absolute path"
     if not 1 <= spec.memory_limit_mb <= MAX_MEMORY_MB:
         yield "memory_limit_mb", f"must be 1 to {MAX_MEMORY_MB}, is {spec.memory_limit_mb}"
-    if not 1 <= spec.trigger_port <= MAX_PORT:
-        yield "trigger_port", f"must be 1 to {MAX_PORT}, is {spec.trigger_port}"
     if spec.capabilities not in function_pb2.CapabilitySet.values():
         yield "capabilities", f"must be NONE or CONTAINER, is {spec.capabilities}"
+    yield from _port(spec)
     yield from _times(spec)
     yield from _environment(spec)
     yield from _warmup(spec)
     yield from _calls(spec)
+
+
+def _port(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with where it listens; a function with a channel need not listen."""
+    if spec.trigger_port or not spec.ipc:
+        if not 1 <= spec.trigger_port <= MAX_PORT:
+            problem = f"must be 1 to {MAX_PORT}, or 0 with ipc, is {spec.trigger_port}"
+            yield "trigger_port", problem
+    elif spec.warmup_kind not in UNASKED:
+        yield "warmup_kind", "must be NONE without a trigger_port: there is nothing to ask"
 
 
 def _times(spec: function_pb2.FunctionSpec) -> Iterator[tuple[str, str]]:

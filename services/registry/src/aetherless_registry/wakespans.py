@@ -93,12 +93,13 @@ def _attributes(noticed: Noticed) -> tracing.Attributes:
         "faas.trigger": "http" if http else "other",
         "faas.coldstart": True,
         "faas.max_memory": workload.memory_limit_bytes,
-        "server.port": workload.trigger_port,
         "aetherless.wake.sequence": notice.sequence,
         "aetherless.wake.cause": notice.cause,
         "aetherless.wake.held_packets": notice.held_packets,
         "aetherless.wake.restore_limit_ms": workload.restore_timeout.ToNanoseconds() / 1e6,
     }
+    if workload.trigger_port:
+        attributes["server.port"] = workload.trigger_port
     address, _, port = notice.client.rpartition(":")
     if address:
         attributes |= {"client.address": address.strip("[]"), "client.port": int(port)}

@@ -58,13 +58,18 @@ def handler_exited(function: str, status: str, log: str) -> FailedPrecondition:
 
 
 def ready_timeout(function: str, port: int, timeout_ms: int, log: str) -> DeadlineExceeded:
-    """Return the error for a handler that did not listen in time."""
-    return DeadlineExceeded(
-        "READY_TIMEOUT",
-        f"the handler of {function} did not listen on port {port} within {timeout_ms} ms",
-        {"function": function, "port": port, "timeoutMs": timeout_ms, "log": log},
-        remedy="let it listen on the port in the variable PORT, or raise timeout_ms",
+    """Return the error for a handler that did not listen in time; without a port, not attach."""
+    metadata = {"function": function, "timeoutMs": timeout_ms, "log": log}
+    missed, remedy = (
+        "did not attach to its channel",
+        "let it serve its channel with a client library, or raise timeout_ms",
     )
+    if port:
+        metadata["port"] = port
+        missed = f"did not listen on port {port}"
+        remedy = "let it listen on the port in the variable PORT, or raise timeout_ms"
+    text = f"the handler of {function} {missed} within {timeout_ms} ms"
+    return DeadlineExceeded("READY_TIMEOUT", text, metadata, remedy=remedy)
 
 
 def warmup_failed(

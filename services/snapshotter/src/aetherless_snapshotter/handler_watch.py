@@ -77,7 +77,7 @@ class HandlerWatch:
         self.check()
 
     def ready_timeout(self) -> AetherlessError:
-        """Return the error for a handler that did not listen in time."""
+        """Return the error for a handler that did not listen, or attach to its channel, in time."""
         workload = self._golden.workload
         return self._limited() or errors.ready_timeout(
             workload.function_id, workload.trigger_port, self._timeout_ms, self._log_tail()

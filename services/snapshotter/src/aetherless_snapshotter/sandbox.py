@@ -53,7 +53,6 @@ log = structlog.get_logger()
 EventHandler = Callable[[Event], None]
 
 _CLEARING_SECONDS = 60.0
-_ANY_PORT = 1  # a trial holds no packets
 
 
 class Sandbox:
@@ -245,7 +244,7 @@ class Sandbox:
 
     def begin_trial(self, request: bytes, *, deadline_ms: int) -> None:
         """Have CRIU wait for ``request``, a serialized ``criu_req`` of type RESTORE."""
-        line = write_line("try", port=_ANY_PORT, deadline_ms=deadline_ms)
+        line = write_line("try", deadline_ms=deadline_ms)
         self._control.ask(line, request)
 
     def restore(self, timeout: float) -> Wake:
@@ -269,7 +268,7 @@ class Sandbox:
 
         Args:
             request: a serialized ``criu_req`` of type RESTORE.
-            port: the trigger port.
+            port: the trigger port; 0 for none, then nothing is held and only ``wake`` restores.
             deadline_ms: longest time from the first packet to CRIU's answer.
             idle_after_ms: evict after this long without a connection and anything in flight; 0
                 never does.

@@ -106,9 +106,9 @@ def _problems(workload: instance_pb2.Workload) -> Iterable[tuple[str, str]]:
         yield "workload.handler_path", "must be an absolute path"
     if workload.root_path and not workload.root_path.startswith("/"):
         yield "workload.root_path", "must be an absolute path or empty"
-    for field, highest in (("memory_limit_bytes", _MAX_MEMORY), ("trigger_port", _MAX_PORT)):
-        if not 0 < getattr(workload, field) <= highest:
-            yield f"workload.{field}", f"must be 1 to {highest}"
+    if not 0 < workload.memory_limit_bytes <= _MAX_MEMORY:
+        yield "workload.memory_limit_bytes", f"must be 1 to {_MAX_MEMORY}"
+    yield from _port_problems(workload)
     for name in ("timeout", "restore_timeout"):
         if getattr(workload, name).ToNanoseconds() <= 0:
             yield f"workload.{name}", "must be above zero"
@@ -120,6 +120,15 @@ def _problems(workload: instance_pb2.Workload) -> Iterable[tuple[str, str]]:
         for path in workload.mounts
         if not path.startswith("/")
     )
+
+
+def _port_problems(workload: instance_pb2.Workload) -> Iterable[tuple[str, str]]:
+    """Yield what is wrong with where it listens; a program with a channel need not listen."""
+    if workload.trigger_port or not workload.ipc:
+        if not 0 < workload.trigger_port <= _MAX_PORT:
+            yield "workload.trigger_port", f"must be 1 to {_MAX_PORT}, or 0 with ipc"
+    elif workload.warmup.kind != instance_pb2.WARMUP_KIND_NONE:
+        yield "workload.warmup", "must be NONE without a trigger_port: there is nothing to ask"
 
 
 def _environment_problems(environment: Mapping[str, str]) -> Iterable[tuple[str, str]]:
@@ -295,10 +304,10 @@ def _environment(workload: instance_pb2.Workload) -> dict[str, str]:
     }
     fixed = {
         "AETHER_SOCKET": HANDLER_SOCKET,
-        "AETHER_TRIGGER_PORT": str(workload.trigger_port),
         "AETHER_FUNCTION_ID": workload.function_id.partition(".")[0],
-        "PORT": str(workload.trigger_port),
     }
+    if workload.trigger_port:
+        fixed |= dict.fromkeys(("AETHER_TRIGGER_PORT", "PORT"), str(workload.trigger_port))
     if workload.ipc:
         fixed["AETHER_CHANNEL"] = CHANNEL_SOCKET
     return {**defaults, **workload.environment, **fixed}

@@ -234,6 +234,30 @@ def test_a_function_with_a_channel_does_not_hurry_to_sleep(folder: Path) -> None
     assert load(folder / "c.yaml").functions[0].idle_after_ms == 1000
 
 
+def test_only_a_function_with_a_channel_needs_no_port(folder: Path) -> None:
+    """Nobody could call it otherwise; and without one there is nothing for a warm-up to ask."""
+    found = problems(
+        folder,
+        """\
+        functions:
+          - {id: a, handler_path: hello.py}
+          - {id: b, handler_path: hello.py, ipc: false, trigger_port: null}
+          - {id: c, handler_path: hello.py, ipc: true,
+             warmup: http}
+          - {id: d, handler_path: hello.py, ipc: true}
+        """,
+    )
+    assert [(v.line, v.field) for v in found] == [
+        (2, "functions[0].trigger_port"),
+        (3, "functions[1].trigger_port"),
+        (5, "functions[2].warmup"),
+    ]
+    assert "ipc: true" in found[0].remedy
+    text = "functions: [{id: a, handler_path: hello.py, ipc: true, warmup: none}]\n"
+    (folder / "c.yaml").write_text(text)
+    assert load(folder / "c.yaml").functions[0].trigger_port is None
+
+
 def test_a_channel_has_no_keys_of_its_own(folder: Path) -> None:
     """It is asked for by yes or no."""
     (found,) = problems(

@@ -62,6 +62,12 @@ def test_what_is_right_is_not_marked(more: dict[str, Any]) -> None:
     assert problems(config) == []
 
 
+def test_a_port_may_be_left_out() -> None:
+    """Whether there is a channel in its place, only the command knows."""
+    entry = {key: value for key, value in ONE.items() if key != "trigger_port"}
+    assert problems({"functions": [{**entry, "ipc": True}]}) == []
+
+
 WRONG = [
     {"trigger_port": 0},
     {"trigger_port": "8080"},

@@ -72,7 +72,7 @@ class Endpoint(_message.Message):
     netns_path: _builtins.str
     """The path of the sandbox's network namespace on this host."""
     trigger_port: _builtins.int
-    """The TCP port the function in the sandbox listens on."""
+    """The TCP port the function in the sandbox listens on; zero for none: no route leads to it then, and the sandbox only calls others."""
     host_link: _builtins.str
     """The host's end of the link, as an interface name. Output only."""
     outer_ipv4: _builtins.str

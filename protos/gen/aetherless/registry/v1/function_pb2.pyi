@@ -196,7 +196,7 @@ Global___CapabilitySet: _TypeAlias = CapabilitySet  # noqa: Y015
 
 @_typing.final
 class FunctionSpec(_message.Message):
-    """What the user declares: an ordinary program that answers on a TCP port."""
+    """What the user declares: an ordinary program that answers on a TCP port, or through a channel of shared memory."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -245,7 +245,7 @@ class FunctionSpec(_message.Message):
     memory_limit_mb: _builtins.int
     """The memory limit of one instance, 1 to 16384 mebibytes."""
     trigger_port: _builtins.int
-    """The TCP port clients call, 1 to 65535."""
+    """The TCP port clients call, 1 to 65535; zero for a function that is called through its channel alone, which needs ipc, and a warm-up kind of NONE or none."""
     warmup_kind: Global___WarmupKind.ValueType
     """The kind of the warm-up request."""
     warmup_path: _builtins.str
@@ -255,7 +255,7 @@ class FunctionSpec(_message.Message):
     capabilities: Global___CapabilitySet.ValueType
     """What its processes may do beyond their user's rights."""
     ipc: _builtins.bool
-    """Whether it is called through a channel of shared memory as well."""
+    """Whether it is called through a channel of shared memory, as well as on its port if it has one."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Bounds readiness at deploy and the draining of a replaced revision; 1 ms to 15 min."""

@@ -36,7 +36,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HANDLER_EXITED: _ErrorReason.ValueType  # 5
     """FAILED_PRECONDITION: the handler ended before it was ready. Metadata: function, status, log (its last lines)."""
     ERROR_REASON_READY_TIMEOUT: _ErrorReason.ValueType  # 6
-    """DEADLINE_EXCEEDED: the handler did not listen on its port in time. Metadata: function, port, timeoutMs, log."""
+    """DEADLINE_EXCEEDED: the handler did not listen on its port in time or, when it has none, attach to its channel. Metadata: function, port (of those that have one), timeoutMs, log."""
     ERROR_REASON_WARMUP_FAILED: _ErrorReason.ValueType  # 7
     """FAILED_PRECONDITION: the handler listened but did not answer the warm-up request. Metadata: function, port, problem, timeoutMs, log."""
     ERROR_REASON_NOT_CHECKPOINTABLE: _ErrorReason.ValueType  # 8
@@ -104,7 +104,7 @@ ERROR_REASON_HANDLER_NOT_EXECUTABLE: ErrorReason.ValueType  # 4
 ERROR_REASON_HANDLER_EXITED: ErrorReason.ValueType  # 5
 """FAILED_PRECONDITION: the handler ended before it was ready. Metadata: function, status, log (its last lines)."""
 ERROR_REASON_READY_TIMEOUT: ErrorReason.ValueType  # 6
-"""DEADLINE_EXCEEDED: the handler did not listen on its port in time. Metadata: function, port, timeoutMs, log."""
+"""DEADLINE_EXCEEDED: the handler did not listen on its port in time or, when it has none, attach to its channel. Metadata: function, port (of those that have one), timeoutMs, log."""
 ERROR_REASON_WARMUP_FAILED: ErrorReason.ValueType  # 7
 """FAILED_PRECONDITION: the handler listened but did not answer the warm-up request. Metadata: function, port, problem, timeoutMs, log."""
 ERROR_REASON_NOT_CHECKPOINTABLE: ErrorReason.ValueType  # 8

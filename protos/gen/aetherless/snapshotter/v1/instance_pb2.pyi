@@ -249,7 +249,7 @@ class Workload(_message.Message):
     memory_limit_bytes: _builtins.int
     """The memory limit of one instance's process tree, in bytes."""
     trigger_port: _builtins.int
-    """The TCP port the handler listens on."""
+    """The TCP port the handler listens on; zero for none, which needs ipc and the warm-up kind NONE: it is ready then when it is attached to its channel."""
     capabilities: Global___CapabilitySet.ValueType
     """What its processes may do beyond their user's rights."""
     ipc: _builtins.bool
