@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -78,6 +80,22 @@ def test_stages_of_two_pipelines_start_again(stages: Stages) -> None:
         assert stages.run("x", name=pipeline) == "x a b c"
 
 
+def test_a_part_that_waits_is_lost_with_its_stage(stages: Stages) -> None:
+    """At most once: who is replaced before the other parts come had taken it to itself."""
+    stages.up(DIAMOND, delivery=ONCE)
+    # SAFETY: a child that this test started and has not waited for.
+    os.kill(stages.pid("b"), signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(stages.outcome, "x")
+        wait_until(partial(has_taken, stages, "c", "d"), "d has the part of c")
+        stages.admit("d", 2)
+        stages.wake("d")
+        assert run.result() == "STAGE_LOST"
+    os.kill(stages.pid("b"), signal.SIGCONT)
+    assert stages.run("x") == "[x a c|x a b] d"
+    assert all(count == 1 for count in stages.executions().values())
+
+
 @pytest.mark.parametrize("shape", ["chain", "diamond"])
 def test_at_least_once_loses_none(stages: Stages, shape: str) -> None:
     """Stages are killed all the while: every run is answered, and rightly."""
@@ -147,6 +165,14 @@ def waits(stages: Stages, least: int) -> bool:
     """Tell whether so many bytes between the first two stages are not worked off."""
     edge = stages.get().edges[0]
     return bool(edge.produced_bytes - edge.consumed_bytes >= least)
+
+
+def has_taken(stages: Stages, source: str, target: str) -> bool:
+    """Tell whether something between two stages was consumed."""
+    (edge,) = (
+        each for each in stages.get().edges if (getattr(each, "from"), each.to) == (source, target)
+    )
+    return bool(edge.consumed_bytes)
 
 
 def damage(pid: int, name: str) -> None:

@@ -33,7 +33,7 @@ class Edge:
     ) -> None:
         self.name = f"{pipeline}/{arc.source}/{arc.target}"
         self.arc = arc
-        self._reader = reader
+        self.reader = reader
         self._layout = layout
         self._watch = watch
         self._regions: list[EdgeRegion] = []
@@ -91,7 +91,7 @@ class Edge:
         self._made += 1
         region = EdgeRegion(self.name, self._made, self._layout, peer)
         self._regions.append(region)
-        self._watch.orphaned(region, self._reader)
+        self._watch.orphaned(region, self.reader)
         tell(peer, self._text(region, "producer"), region.ends(producer=True))
         return region
 
@@ -113,11 +113,13 @@ class Edge:
         """Return the regions whose readers were asked to let go."""
         return [region for region in self._regions if region.leaving]
 
-    def take_released(self) -> None:
-        """Take back what the readers that were asked to have let go of."""
-        for region in self.leaving():
-            if region.is_released:
-                self._take_back(region)
+    def take_released(self) -> list[int]:
+        """Take back what the readers that were asked to have let go of.
+
+        Returns the runs that they had taken to themselves and did not finish: parts that waited.
+        """
+        released = [region for region in self.leaving() if region.is_released]
+        return [run for region in released for run in self._take_back(region)]
 
     def lose(self, peer: Peer) -> list[int]:
         """Take note that a process is gone; return the runs that it had taken to itself."""
@@ -146,7 +148,7 @@ class Edge:
     def _take_back(self, region: EdgeRegion) -> list[int]:
         """Take a region from its reader; return the runs that this one had taken to itself."""
         runs = region.take_back()
-        self._watch.orphaned(region, self._reader)
+        self._watch.orphaned(region, self.reader)
         return runs
 
     def _drop(self, region: EdgeRegion) -> None:

@@ -132,7 +132,8 @@ class EdgeRegion:
     def take_back(self) -> list[int]:
         """Take note that the consumer is gone; return the runs that it had taken to itself.
 
-        One that let go of it in order has finished all that it took.
+        One that let go of it in order has handled all that it took, but for parts of runs whose
+        other parts had not come.
         """
         produced, consumed = self.indices()
         self.seen = consumed if self.leaving and self.is_released else produced

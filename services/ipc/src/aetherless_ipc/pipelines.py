@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from aetherless_ipc.attachment import Attachment
+    from aetherless_ipc.edge import Edge
     from aetherless_ipc.edgewatch import EdgeWatch
     from aetherless_ipc.pipeline import PipelineDeclaration
     from aetherless_ipc.records import Response
@@ -68,7 +69,7 @@ class Pipelines:
         self._runs: dict[int, Run] = {}
         self._runs_lock = threading.Lock()
         self._epochs = itertools.count()
-        self.board = StageBoard(layout, watch)
+        self.board = StageBoard(layout, watch, self._end_taken)
 
     def start(self) -> None:
         """Make the pipelines anew that were declared before; their runs ended with the service.
@@ -215,15 +216,18 @@ class Pipelines:
     def lost(self, attachment: Attachment) -> None:
         """Take note that an attachment ended; with the broker's lock held."""
         function_id = attachment.channel_id
-        taken = self.board.lose(function_id, attachment)
         for pipeline in self._pipelines.values():
-            number = pipeline.number_of(function_id)
-            if number is None:
-                continue
-            pipeline.losses += 1
-            if pipeline.delivery is Delivery.AT_MOST_ONCE:
-                found = (pipeline.runs.get(run) for run in taken.get(pipeline.wire_name, ()))
-                _lose([run for run in found if run is not None], number)
+            if pipeline.number_of(function_id) is not None:
+                pipeline.losses += 1
+        self.board.lose(function_id, attachment)
+
+    def _end_taken(self, edge: Edge, taken: list[int]) -> None:
+        """End the runs that a reader had taken to itself; with the broker's lock held."""
+        pipeline = self.board.pipeline(edge.name.partition("/")[0])
+        number = pipeline.number_of(edge.reader) if pipeline else None
+        if pipeline and number is not None and pipeline.delivery is Delivery.AT_MOST_ONCE:
+            found = [pipeline.runs.get(run) for run in taken]
+            _lose([run for run in found if run is not None], number)
 
     def rouse(self, pipeline: Pipeline) -> None:
         """Wake the stages of a pipeline that sleep; those that do not are in use now.

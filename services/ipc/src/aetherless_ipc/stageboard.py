@@ -17,7 +17,7 @@ from aetherless_ipc.edge import Edge
 from aetherless_ipc.edgeregion import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from aetherless_common.stages import Stage
     from aetherless_ipc.attachment import Attachment
@@ -34,11 +34,15 @@ class StageBoard:
     Args:
         layout: that of the edges' regions.
         watch: minds edges that nobody reads.
+        taken: told the runs that a reader of an edge had taken to itself and will not finish.
     """
 
-    def __init__(self, layout: Layout, watch: EdgeWatch) -> None:
+    def __init__(
+        self, layout: Layout, watch: EdgeWatch, taken: Callable[[Edge, list[int]], None]
+    ) -> None:
         self._layout = layout
         self._watch = watch
+        self._taken = taken
         self._pipelines: dict[str, Pipeline] = {}
         self.edges: dict[str, list[Edge]] = {}
         self._holders: dict[str, Attachment] = {}
@@ -120,25 +124,21 @@ class StageBoard:
         self.settle(function_id)
         return not any(edge.is_read_by(peer) for edge in self._read_by(function_id))
 
-    def lose(self, function_id: str, peer: Attachment) -> dict[str, list[int]]:
-        """Take note that a process is gone; return, by edge, the runs it had taken to itself."""
+    def lose(self, function_id: str, peer: Attachment) -> None:
+        """Take note that a process is gone."""
         if self._holders.get(function_id) is peer:
             del self._holders[function_id]
-        taken: dict[str, list[int]] = {}
         for pipeline, stage in self._stages_of(function_id):
             for edge in self.edges[pipeline.wire_name]:
                 if stage.stage_id in (edge.arc.source, edge.arc.target):
-                    runs = edge.lose(peer)
-                    if runs:
-                        taken.setdefault(pipeline.wire_name, []).extend(runs)
+                    self._taken(edge, edge.lose(peer))
         self.settle(function_id)
-        return taken
 
     def settle(self, function_id: str) -> None:
         """Hand every region that a function's stages could read and nobody reads to its process."""
         holder = self._holders.get(function_id)
         for edge in self._read_by(function_id):
-            edge.take_released()
+            self._taken(edge, edge.take_released())
             if holder is not None:
                 for region in edge.orphans():
                     edge.give(region, holder)
