@@ -11,7 +11,7 @@ import (
 	"unsafe"
 )
 
-// Where things lie in a region and in a record: services/ipc/ring/README.md.
+// Where things lie in a region and in a record: docs/ipc.md.
 const (
 	page           = 4096
 	version        = 1

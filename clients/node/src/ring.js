@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 'use strict';
-// The ring in shared memory; services/ipc/ring/README.md has the layout. What the other side wrote
+// The ring in shared memory; docs/ipc.md has the layout. What the other side wrote
 // is read once, checked, and payloads are checked in a copy. V8's Atomics are sequentially
 // consistent on any buffer, so a store of an index is the fence before the look at who sleeps.
 

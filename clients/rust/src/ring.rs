@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ring in shared memory: one producer, one consumer, a checksum for each record.
 //!
-//! services/ipc/ring/README.md has the layout. Nothing that the other side wrote is trusted: it is
+//! docs/ipc.md has the layout. Nothing that the other side wrote is trusted: it is
 //! read once, checked, and payloads are checked in a copy.
 
 use crate::crc::crc32;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things lie in a region and in a record. ../../README.md has the pictures.
+"""Where things lie in a region and in a record. docs/ipc.md has the tables.
 
 All integers are in native byte order: a region never leaves its host. Indices count bytes since
 the region was made and never wrap; an index modulo the ring's size is an offset in its data area.
