@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 SOCKET_NAME = "channel.sock"
+_UNFINISHED = ".channel.sock"
 BACKLOG = 16
 # Anyone may connect who can see the socket: peers are known by their control group.
 SOCKET_MODE = 0o666
@@ -31,24 +32,28 @@ LONGEST_MESSAGE = 512
 def listen(folder: Path) -> socket.socket:
     """Return a listening side socket in a folder; one that a dead service left is replaced.
 
+    It gets its name when it may be connected to: a peer may try at any moment, and take a socket
+    that refuses it for the last word.
+
     A sandbox sees the folder, so its entries are never followed: SAFETY: the socket is made and
     given its mode by way of a descriptor of the folder itself, and of no symbolic link.
 
     Raises:
         OSError: it could not be bound.
     """
-    remove(folder)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         with _opened(folder) as opened:
+            _unlink(_UNFINISHED, opened)
             # the short name also fits where the folder's own path would be too long for a socket
-            listener.bind(f"/proc/self/fd/{opened}/{SOCKET_NAME}")
-            made = os.open(SOCKET_NAME, os.O_PATH | os.O_NOFOLLOW, dir_fd=opened)
+            listener.bind(f"/proc/self/fd/{opened}/{_UNFINISHED}")
+            made = os.open(_UNFINISHED, os.O_PATH | os.O_NOFOLLOW, dir_fd=opened)
             try:
                 os.chmod(f"/proc/self/fd/{made}", SOCKET_MODE)  # noqa: PTH101  # by descriptor
             finally:
                 os.close(made)
-        listener.listen(BACKLOG)
+            listener.listen(BACKLOG)
+            os.rename(_UNFINISHED, SOCKET_NAME, src_dir_fd=opened, dst_dir_fd=opened)
     except OSError:
         listener.close()
         raise
@@ -57,11 +62,15 @@ def listen(folder: Path) -> socket.socket:
 
 def remove(folder: Path) -> None:
     """Remove the side socket from a folder, if it and the folder are there."""
-    try:
-        with _opened(folder) as opened:
-            os.unlink(SOCKET_NAME, dir_fd=opened)
-    except FileNotFoundError:
-        return
+    with suppress(FileNotFoundError), _opened(folder) as opened:
+        _unlink(_UNFINISHED, opened)
+        _unlink(SOCKET_NAME, opened)
+
+
+def _unlink(name: str, folder: int) -> None:
+    """Remove an entry from a folder, if it is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
 
 
 @contextmanager
