@@ -159,6 +159,11 @@ class Contracts:
         request = registry_service_pb2.WatchFunctionsRequest(name=f"functions/{function}")
         return WakeWatch(self.stub("registry").WatchFunctions(request, timeout=60.0))
 
+    def watch_progress(self) -> ProgressWatch:
+        """Begin to watch the steps of all deploys; the watch stands when this returns."""
+        request = registry_service_pb2.WatchFunctionsRequest()
+        return ProgressWatch(self.stub("registry").WatchFunctions(request, timeout=60.0))
+
 
 class WakeWatch:
     """A stream of a function's events, read up to its next wake.
@@ -183,3 +188,35 @@ class WakeWatch:
     def close(self) -> None:
         """End the watch."""
         self.stream.cancel()
+
+
+class ProgressWatch:
+    """A stream of all functions' events, read up to a step of a deploy.
+
+    Steps pass by in milliseconds: who asks again and again where a deploy is may never see one.
+
+    Arguments:
+        stream: The stream of WatchFunctions; its present state is read at once.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        next(stream)
+
+    def reach(self, function: str, step: str, state: str, phase: str = "") -> None:
+        """Return when a step, or one of its phases, is STARTED or DONE; then the watch is over.
+
+        Raises:
+            RpcError: DEADLINE_EXCEEDED, it does not come to that.
+        """
+        wanted = (step, phase, function_pb2.ProgressState.Value(f"PROGRESS_STATE_{state}"))
+        for response in self.stream:
+            for event in response.events:
+                if event.type != registry_service_pb2.FUNCTION_EVENT_TYPE_PROGRESS:
+                    continue
+                told = event.progress
+                is_its = event.function.spec.function_id == function
+                if is_its and (told.step, told.phase, told.state) == wanted:
+                    self.stream.cancel()
+                    return
+        raise AssertionError(f"the watch ended before {function} came to {step}")

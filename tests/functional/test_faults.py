@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aetherless.registry.v1 import function_pb2, registry_service_pb2
 from aetherless.snapshotter.v1 import instance_pb2
 from framework.clients import burst, call
 from framework.guard import orchestrator
@@ -135,25 +134,11 @@ def kill_at_step(
     mesh: Orchestrator, function: Function, step: str, service: str, phase: str = ""
 ) -> None:
     """Deploy a function and kill a service when a step is done, or one of its phases begins."""
-    state = function_pb2.PROGRESS_STATE_STARTED if phase else function_pb2.PROGRESS_STATE_DONE
     victim: Process = mesh.living_process(service)
-    request = registry_service_pb2.WatchFunctionsRequest()
-    stream = mesh.contracts.stub("registry").WatchFunctions(request, timeout=60)
-    next(stream)
+    progress = mesh.contracts.watch_progress()
     deploy = deploy_in_background(mesh, function)
-    reached = (
-        event
-        for response in stream
-        for event in response.events
-        if event.type == registry_service_pb2.FUNCTION_EVENT_TYPE_PROGRESS
-        and event.function.spec.function_id == function.id
-        and event.progress.step == step
-        and event.progress.phase == phase
-        and event.progress.state == state
-    )
-    next(reached)
+    progress.reach(function.id, step, "STARTED" if phase else "DONE", phase)
     victim.kill()
-    stream.cancel()
     deploy.wait(UP_TIMEOUT_S)
 
 

@@ -248,8 +248,9 @@ def test_a_service_dies_during_calls(mesh: Orchestrator, service: str) -> None:
 def test_a_service_dies_within_a_redeploy(mesh: Orchestrator, service: str, step: str) -> None:
     """Killed at a step that needs the channel, or beside it: calls and the deploy go on."""
     with Callers(mesh, ID, patient=True) as callers:
+        progress = mesh.contracts.watch_progress()
         revision = redeclare(mesh, ID, hash((service, step)))
-        wait_until(lambda: mesh.contracts.function(ID).deploy_step == step, f"it is at {step}")
+        progress.reach(ID, step, "STARTED")
         mesh.kill_and_wait(service)
         wait_serving(mesh, ID, revision)
         callers.go_on()
