@@ -7,7 +7,7 @@ import json
 import time
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -73,6 +73,13 @@ def orphans(received: Collector, trace: str) -> list[Received]:
 def in_trace(received: Collector, trace: str) -> list[Received]:
     """Return the spans of a trace."""
     return [span for span in received.spans if span.trace == trace]
+
+
+def failed_phases(received: Collector, trace: str) -> list[Received]:
+    """Return the phases that failed of a trace's snapshot, as the snapshotter sent them."""
+    servers = [span for span in received.named(SNAPSHOT, trace) if span.kind == SERVER]
+    phases = [phase for server in servers for phase in received.children(server)]
+    return [phase for phase in phases if phase.status == ERROR]
 
 
 def knows(received: Collector, trace: str, spans: set[str]) -> bool:
@@ -143,6 +150,8 @@ def test_a_failed_deploy_has_its_reason_in_each_span(
     assert deploy(mesh, Function("bad", exits)) == FAILED_PRECONDITION
     root = newest(received, "aetherctl deploy")
     assert (root.status, root.attributes["process.exit.code"]) == (ERROR, FAILED_PRECONDITION)
+    wait_until(lambda: failed_phases(received, root.trace), "the phase that failed", 30)
+    wait_until(lambda: not orphans(received, root.trace), "all above it", 30)
     failed = [span for span in in_trace(received, root.trace) if span.status == ERROR]
     assert {span.attributes["error.type"] for span in failed} == {"HANDLER_EXITED"}
     names = {span.name for span in failed}
@@ -154,15 +163,19 @@ def test_a_failed_deploy_has_its_reason_in_each_span(
         assert "log" not in {key.rpartition(".")[2] for key in span.attributes}
 
 
+def lines_of(mesh: Orchestrator, service: str, trace: str) -> list[dict[str, Any]]:
+    """Return a service's log lines about a trace; one that is being written is left out."""
+    lines = mesh.settings.log_path(service).read_text().rpartition("\n")[0].splitlines()
+    return [line for line in map(json.loads, lines) if line.get("trace_id") == trace]
+
+
 def test_the_logs_of_services_name_the_trace(mesh: Orchestrator, received: Collector) -> None:
     """Each service's lines about a command's calls have its trace and a span of it."""
     mesh.must("wake", ID)
     root = newest(received, "aetherctl wake")
     for service in ("registry", "snapshotter"):
-        lines = mesh.settings.log_path(service).read_text().splitlines()
-        mine = [line for line in map(json.loads, lines) if line.get("trace_id") == root.trace]
-        assert mine, service
-        named = {line["span_id"] for line in mine}
+        mine = partial(lines_of, mesh, service, root.trace)
+        named = {line["span_id"] for line in wait_until(mine, f"lines of {service}")}
         # A line is written before its span ends, and the spans of two services come as they like.
         wait_until(partial(knows, received, root.trace, named), f"the spans {service} names")
 
