@@ -11,6 +11,7 @@ import pytest
 from framework.clients import call
 from framework.guard import orchestrator
 from framework.mesh import Function, Orchestrator
+from framework.processes import wait_until
 from framework.programs import handler
 
 if TYPE_CHECKING:
@@ -51,13 +52,24 @@ def test_a_worker_with_another_user(mesh: Orchestrator) -> None:
         assert told["secret"] is False
 
 
+def whole_tree(mesh: Orchestrator, function: str, count: int) -> list[int]:
+    """Return the processes of a restored function, once the restore's own have ended."""
+    name = mesh.contracts.instance_id(function)
+
+    def look() -> list[int]:
+        found = [process.pid for process in mesh.tree(name)]
+        return found if len(found) == count else []
+
+    return wait_until(look, f"{function} has {count} processes")
+
+
 @pytest.mark.parametrize(("index", "function", "workers"), [(0, DROPPER, 1), (1, NGINX, 2)])
 def test_the_ids_on_the_host(mesh: Orchestrator, index: int, function: str, workers: int) -> None:
     """Restored, the master is the first id of the function's range, the workers another of it."""
     assert call(mesh.functions[index].port).ok
     mesh.wait_state(function, "RUNNING")
     instance = mesh.contracts.instance(function)
-    tree = [process.pid for process in mesh.tree(mesh.contracts.instance_id(function))]
+    tree = whole_tree(mesh, function, workers + 1)
     ids = {pid: status(pid, "Uid", "CapEff") for pid in tree}
     (master,), rights = set(ids[instance.root_pid][0]), ids[instance.root_pid][1]
     assert int(master) > 65535
