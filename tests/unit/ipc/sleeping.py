@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from aetherless_common.errors import FailedPrecondition
 
+LIMIT_S = 20.0
+
 
 class Snapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
     """Wakes by calling a function; counts wakes and touches.
@@ -30,6 +32,8 @@ class Snapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
         self.wakes = 0
         self.touched: list[str] = []
         self.failure: FailedPrecondition | None = None
+        self.free = threading.Event()  # wakes wait for it
+        self.free.set()
         self._start = start
         self._lock = threading.Lock()
         self._process: Any = None
@@ -55,6 +59,7 @@ class Snapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
 
     def WakeInstance(self, request: Any, _: Any) -> Any:
         """Start the process unless it runs."""
+        self.free.wait(LIMIT_S)
         with self._lock:
             if self.failure is not None:
                 raise self.failure

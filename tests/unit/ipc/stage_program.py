@@ -2,8 +2,9 @@
 """A stage: reads the side socket's path, then serves until it is killed.
 
 What it is given is words; it adds its own name. A word of the form ``<what>@<name>`` is for the
-stage of that name: fail, die (unless it may have been handed out before), end (always), nap.
-With several inputs their words stand in brackets. It writes a line about each run to a file.
+stage of that name: fail, die (unless it may have been handed out before), end (always), nap,
+hold (until there is a file ``let-go`` beside the book). With several inputs their words stand in
+brackets. It writes a line about each run to that book.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TextIO
 from aetherless_client import current_request, serve
 
 NAP_S = 0.4
+LOOK_S = 0.01
 
 
 def handle(name: str, book: TextIO, data: bytes) -> bytes:
@@ -45,6 +47,8 @@ def obey(word: str, name: str, attempt: int) -> None:
         os._exit(1)
     if what == "nap":
         time.sleep(NAP_S)
+    while what == "hold" and not Path(sys.argv[3]).with_name("let-go").exists():
+        time.sleep(LOOK_S)
 
 
 def main() -> None:

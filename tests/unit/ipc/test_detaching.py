@@ -33,7 +33,7 @@ def test_detach_waits_for_answers(
         path = admit(stub, tmp_path / "0")
         stub.Invoke(call())
         with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(stub.Invoke, call(method="sleep", data=b"0.5"))
+            first = pool.submit(stub.Invoke, call(method="sleep", data=b"2"))
             wait_until(lambda: get(stub).stats.in_flight == 1, "it is in flight")
             detach(stub)
             assert first.result(WAIT_S).attempts == 1

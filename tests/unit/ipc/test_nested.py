@@ -93,7 +93,7 @@ def test_the_caller_ends(
     """What a function asked for is forgotten with it."""
     with run_service():
         process = two_functions(stub, serving_peer, tmp_path)
-        process.child.stdin.write(json.dumps([("b/sleep", "0.5", 10)]) + "\n")
+        process.child.stdin.write(json.dumps([("b/sleep", "5", 20)]) + "\n")
         process.child.stdin.flush()
         wait_until(lambda: get(stub, "b").stats.in_flight == 1, "its call is in flight")
         # SAFETY: the test's own child, by its handle.

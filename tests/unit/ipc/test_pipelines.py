@@ -153,12 +153,15 @@ def test_a_stage_that_is_detached_lets_go_first(stages: Stages) -> None:
     """What it works on is finished, what waits stays for its next process."""
     stages.up(CHAIN)
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(stages.run, "nap@b") for _ in range(3)]
+        runs = [pool.submit(stages.run, "hold@b") for _ in range(3)]
         wait_until(lambda: stages.get().stats.in_flight == 3, "the runs are under way")
-        detach(stages.stub, "b-r1-0", "b")
+        wait_until(lambda: "b" in {name for name, _ in stages.executions()}, "it works on one")
+        detached = pool.submit(detach, stages.stub, "b-r1-0", "b")
+        stages.let_go()
+        detached.result()
         stages.kill("b")
         stages.admit("b")
-        assert [each.result() for each in runs] == ["nap@b a b c"] * 3
+        assert [each.result() for each in runs] == ["hold@b a b c"] * 3
     assert all(count == 1 for count in stages.executions().values())
 
 
@@ -228,10 +231,11 @@ def test_a_pipeline_that_goes_ends_its_runs(stages: Stages) -> None:
     """With STAGE_LOST; its stages are none any more, and can be made ones again."""
     stages.up(CHAIN)
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(stages.outcome, "nap@b")
+        run = pool.submit(stages.outcome, "hold@b")
         wait_until(lambda: stages.get().stats.in_flight == 1, "the run is under way")
         stages.stub.DeletePipeline(pb.DeletePipelineRequest(name="pipelines/p"))
         assert run.result() == "STAGE_LOST"
+        stages.let_go()
     stages.stub.CreatePipeline(
         pb.CreatePipelineRequest(pipeline_id="p", pipeline=declared({"b": "", "c": "b"}))
     )

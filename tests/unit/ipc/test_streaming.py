@@ -60,7 +60,7 @@ def test_any_order_and_errors(
         create(stub)
         serving_peer(admit(stub, tmp_path / "0"), "handler", "4")
         requests = [
-            asked(1, method="sleep", data=b"0.5"),
+            asked(1, method="sleep", data=b"2"),
             asked(2, data=b"quick"),
             asked(3, method="fail"),
             asked(4, "none"),
@@ -97,8 +97,8 @@ def test_a_caller_that_leaves(
             return [name for name in names if name == "invoke-stream"]
 
         answers = stub.InvokeStream(requests())
-        wanted.put(asked(1, method="sleep", data=b"0.3"))
-        wanted.put(asked(2, method="sleep", data=b"0.3"))
+        wanted.put(asked(1, method="sleep", data=b"2"))
+        wanted.put(asked(2, method="sleep", data=b"2"))
         wait_until(lambda: get(stub).stats.in_flight == 2, "both are in flight")
         answers.cancel()
         wait_until(lambda: get(stub).stats.cancelled == 2, "both are forgotten")

@@ -33,8 +33,12 @@ def test_a_call_wakes(
     with run_service():
         create(stub)
         admit(stub, tmp_path / "0")
+        snapshotter.free.clear()
         with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda _: stub.Invoke(call(data=b"up")), range(16)))
+            calls = [pool.submit(stub.Invoke, call(data=b"up")) for _ in range(16)]
+            wait_until(lambda: get(stub).stats.waiting == 16, "all wait for the wake")
+            snapshotter.free.set()
+            answers = [each.result() for each in calls]
         assert [answer.data for answer in answers] == [b"UP"] * 16
         assert all(answer.woke for answer in answers)
         assert not stub.Invoke(call()).woke
@@ -50,8 +54,10 @@ def test_a_long_call_keeps_it_awake(
     with run_service():
         create(stub)
         admit(stub, tmp_path / "0")
-        stub.Invoke(call(method="sleep", data=b"1.2"))
-        assert len(snapshotter.touched) >= 3
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(stub.Invoke, call(method="sleep", data=b"5"))
+            wait_until(lambda: len(snapshotter.touched) >= 3, "it is touched again and again")
+            assert not held.done()
 
         def rested() -> bool:
             before = len(snapshotter.touched)
