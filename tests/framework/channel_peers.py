@@ -61,6 +61,14 @@ def build_addon(package: Path) -> None:
     builders.run("gcc", *flags, "-o", addon, source, folder=package)
 
 
+def _python_reference(target: Path) -> None:
+    """Copy the packages without the extension."""
+    ring = REPOSITORY / "services" / "ipc" / "ring"
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    for source in (CLIENTS / "python", ring):
+        shutil.copytree(source / "src", target, ignore=ignored, dirs_exist_ok=True)
+
+
 def _rust(target: Path) -> None:
     """Build copies: cargo writes its lock beside the sources."""
     for folder in (CLIENTS / "rust", PEERS / "rust"):
@@ -71,13 +79,21 @@ def _rust(target: Path) -> None:
     builders.run("cargo", "build", "--quiet", "--release", folder=copy, **output)
 
 
-# What is built, how, and the command that runs it; Python is not built.
-BUILDS: dict[str, Callable[[Path], None]] = {"c": _c, "go": _go, "node": _node, "rust": _rust}
+# What is built, how, and the command that runs it; Python is not built, but for the client that
+# goes without the ring's extension.
+BUILDS: dict[str, Callable[[Path], None]] = {
+    "c": _c,
+    "go": _go,
+    "node": _node,
+    "python-reference": _python_reference,
+    "rust": _rust,
+}
 COMMANDS: dict[str, tuple[str, ...]] = {
     "c": ("{built}/peer",),
     "go": ("{built}/peer",),
     "node": ("node", "{built}/peer.js"),
     "python": (sys.executable, "{peers}/peer.py"),
+    "python-reference": ("env", "PYTHONPATH={built}", sys.executable, "{peers}/peer.py"),
     "rust": ("{built}/cargo/release/peer",),
 }
 LANGUAGES = tuple(COMMANDS)
@@ -95,7 +111,8 @@ def command(language: str) -> list[str]:
 
 
 def _build(language: str, target: Path) -> None:
-    sources = "".join(map(digest, (CLIENTS / language, PEERS, RING)))
+    folders = (CLIENTS / language.partition("-")[0], PEERS, RING.parent)
+    sources = "".join(map(digest, folders))
     stamp, key = target / STAMP, hashlib.sha256(sources.encode()).hexdigest()
     BUILT.mkdir(parents=True, exist_ok=True)
     with (BUILT / f".{target.name}.lock").open("w") as lock:

@@ -3,28 +3,21 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import struct
-import subprocess
-import sys
-import sysconfig
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from unit.ring.rings import IMPLEMENTATIONS, PAIRS, RING, Pair, pair
+from unit.ring.sanitized import run_sanitized
 
 from aetherless_ring.errors import RingError
 from aetherless_ring.layout import ControlField, Direction, HeaderField
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-RING_FOLDER = Path(__file__).resolve().parents[3] / "services" / "ipc" / "ring"
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-BUILT = shutil.ignore_patterns("*.so", "__pycache__")
 ROUNDS = 40
 STEPS = 150
 LONGEST = 3000
@@ -144,34 +137,4 @@ def test_damage_between_calls_is_told_or_harmless(names: tuple[str, str]) -> Non
 
 def test_the_extension_under_sanitizers(tmp_path: Path) -> None:
     """Built with the address and undefined-behaviour sanitizers, run wild in its own process."""
-    package = tmp_path / "aetherless_ring"
-    shutil.copytree(RING_FOLDER / "src" / "aetherless_ring", package, ignore=BUILT)
-    built = ("-o", str(package / "_native.abi3.so"), str(RING_FOLDER / "native" / "module.c"))
-    include = f"-I{sysconfig.get_path('include')}"
-    limited = "-DPy_LIMITED_API=0x030B0000"
-    command = ["gcc", "-g", "-O1", *SANITIZERS, "-shared", "-fPIC", limited, include, *built]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    libraries = [_compilers_file(name) for name in ("libasan.so", "libubsan.so")]
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {__name__} as wild; wild.run_wild(('native', 'native'))"],
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{tmp_path}:{RING_FOLDER.parents[2] / 'tests'}",
-            "PYTHONMALLOC": "malloc",
-            "LD_PRELOAD": " ".join(libraries),
-            # The interpreter itself leaves memory behind at its end.
-            "ASAN_OPTIONS": "detect_leaks=0",
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _compilers_file(name: str) -> str:
-    found = subprocess.run(
-        ["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True, timeout=60
-    )
-    return found.stdout.strip()
+    run_sanitized(tmp_path, f"import {__name__} as wild; wild.run_wild(('native', 'native'))")

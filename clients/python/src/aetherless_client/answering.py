@@ -17,9 +17,10 @@ from aetherless_ring.layout import RecordType
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aetherless_client.client import Client, Work
+    from aetherless_client.client import Client
     from aetherless_client.edges import Output
     from aetherless_client.stages import Route, Stage
+    from aetherless_client.work import Work
 
 LONGEST_MESSAGE = 4096
 # Seconds between looks for an edge that is not there yet.

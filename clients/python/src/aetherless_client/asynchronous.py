@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from aetherless_client.client import Client, Work
+    from aetherless_client.client import Client
+    from aetherless_client.work import Work
 
 AsyncHandler = Callable[[bytes], Awaitable[bytes] | bytes]
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aetherless_client.calls import Status, response
 from aetherless_client.errors import PeerGoneError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
+    from aetherless_client.fastpath import FastPath
     from aetherless_client.region import Region
 
 # A bell may be missed only by the reference, which has no fences.
@@ -44,6 +45,9 @@ FOREVER = float("inf")
 class Channel:
     """One attachment; a context manager. One thread reads, any publish.
 
+    ``fast`` is the fast path of its requests, while there is one; ``producer`` and ``poll_number``
+    are for that.
+
     Args:
         control: the socket whose end is the attachment's; owned from now on.
         region: what was handed out; owned from now on.
@@ -54,16 +58,18 @@ class Channel:
         self._control_number = control.fileno()
         self._region = region
         self._poll = select.epoll()
+        self.poll_number = self._poll.fileno()
         self._poll.register(control, select.EPOLLIN | select.EPOLLRDHUP)
         self._poll.register(region.wake, select.EPOLLIN)
         ring_bytes = region.layout.ring_bytes
         self._consumer = Consumer(region.memory, Direction.TO_PEER, ring_bytes, region.bell)
-        self._producer = Producer(region.memory, Direction.FROM_PEER, ring_bytes, region.bell)
+        self.producer = Producer(region.memory, Direction.FROM_PEER, ring_bytes, region.bell)
         self._rung = bytearray(BELL_BYTES)
         self._lock = threading.Lock()
         self.layout = region.layout
         self.generation = region.generation
-        self.stages = Stages(self._poll, self._tell_damaged)
+        self.fast: FastPath | None = None
+        self.stages = Stages(self._poll, self._tell_damaged, self.leave_fast_path)
         self.is_leaving = False
         self._damaged_edges: deque[str] = deque()
 
@@ -138,6 +144,16 @@ class Channel:
         if self._damaged_edges:
             self.hear()
 
+    def source(self) -> tuple[Any, ...]:
+        """Return this as a source of the fast path's server."""
+        return self._consumer, self._region.wake, 0, None, -1
+
+    def leave_fast_path(self) -> None:
+        """End the fast path; what is at work there is the ordinary code's from now on."""
+        fast, self.fast = self.fast, None
+        if fast is not None:
+            fast.stop()
+
     def note_damage(self, edge: str) -> None:
         """Have the thread that reads let go of an edge whose ring is damaged."""
         self._damaged_edges.append(edge)
@@ -210,13 +226,13 @@ class Channel:
         with self._lock:
             if self._control is None:
                 raise PeerGoneError("the channel is closed")
-            self._producer.publish(payload, kind)
+            self.producer.publish(payload, kind)
 
     def _wait_for_room(self, length: int, seconds: float) -> bool:
         with self._lock:
             if self._control is None:
                 raise PeerGoneError("the channel is closed")
-            wait = self._producer.wait
+            wait = self.producer.wait
         try:
             return wait(length, seconds)
         except RingClosedError as error:
@@ -239,6 +255,9 @@ class Channel:
     def close_inherited(self) -> None:
         """Let go in a child process, without a word: the attachment is its parent's."""
         if self._control is not None:
+            if self.fast is not None:
+                self.fast.abandon()
+                self.fast = None
             self.stages.close_inherited()
             self._close(self._control)
 
@@ -247,7 +266,7 @@ class Channel:
         self._poll.close()
         control.close()
         # The mapping goes with the last of the two ends, which have views of it.
-        del self._consumer, self._producer
+        del self._consumer, self.producer
         self._region.close()
         del self._region
 

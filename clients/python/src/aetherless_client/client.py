@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aetherless_client import calls
 from aetherless_client.attachment import attach
@@ -28,8 +28,10 @@ from aetherless_client.errors import (
     NoRoomError,
     PeerGoneError,
 )
+from aetherless_client.fastpath import Step, fast_path
 from aetherless_client.lead import Lead
-from aetherless_client.pending import Pending
+from aetherless_client.pending import Pending, limits
+from aetherless_client.work import Work
 from aetherless_ring import RingCorruptError, RingFullError
 from aetherless_ring.layout import RecordType
 
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
     from aetherless_client.channel import Channel
-    from aetherless_client.edges import Held
-    from aetherless_client.stages import Ready, Stage
+    from aetherless_client.fastpath import FastPath, Handlers
+    from aetherless_client.stages import Ready
 
 log = logging.getLogger(__name__)
 # Records between looks at the control socket while there is always another record.
@@ -54,22 +56,6 @@ PASSING = ("CHANNEL_ATTACHED", "CHANNEL_CLOSED")
 _RUN_BYTES = 8
 # As plain integers, which compare in a fifth of the time.
 REQUEST, RESPONSE = int(RecordType.REQUEST), int(RecordType.RESPONSE)
-
-
-class Work(NamedTuple):
-    """A request to handle.
-
-    Args:
-        channel: where its answer goes.
-        request: what came.
-        stage: the stage of a pipeline that it reached; None for a call.
-        held: the records of edges that it was made of.
-    """
-
-    channel: Channel
-    request: Request
-    stage: Stage | None
-    held: tuple[Held, ...]
 
 
 class Client:
@@ -92,12 +78,18 @@ class Client:
         self._records = 0
         self._from_edge = False
 
-    def next_work(self, spin: float = 0.0, over: threading.Event | None = None) -> Work | None:
+    def next_work(
+        self,
+        spin: float = 0.0,
+        over: threading.Event | None = None,
+        handlers: Handlers | None = None,
+    ) -> Work | None:
         """Return the next request; attaches as often as needed. None when it is over.
 
         Args:
             spin: seconds to look again and again before sleeping.
             over: set, then ``kick``, to have no more.
+            handlers: to handle here what may go the fast path.
 
         Raises:
             AttachRefusedError, InvalidRegionError: as ``attach``; in every thread that serves.
@@ -110,9 +102,10 @@ class Client:
                 raise self.failure
             if self._lead.take():
                 try:
-                    work = self._lead_to_work(spin, over)
+                    work = self._lead_to_work(spin, over, handlers)
                 finally:
-                    self._lead.leave()
+                    if self._lead.is_mine():  # the fast path may have lent it
+                        self._lead.leave()
                 if work is not None:
                     return work
             else:
@@ -141,7 +134,7 @@ class Client:
         self, function: str, data: Buffer, *, timeout: float | None = None, method: str = ""
     ) -> bytes:
         """Call a function; see ``aetherless_client.call``."""
-        until, deadline_ns = _limits(timeout)
+        until, deadline_ns = limits(timeout)
         name = f"{function}/{method}" if method else function
         number, pending = self._submit(name, data, until, deadline_ns)
         try:
@@ -197,7 +190,9 @@ class Client:
             except (PeerGoneError, RingCorruptError) as error:
                 self._end(channel, error)
 
-    def _lead_to_work(self, spin: float, over: threading.Event | None) -> Work | None:
+    def _lead_to_work(
+        self, spin: float, over: threading.Event | None, handlers: Handlers | None
+    ) -> Work | None:
         """Read until there is a request to handle; None when it is in the queue, or over."""
         while not self._work and not (over is not None and over.is_set()):
             try:
@@ -212,13 +207,37 @@ class Client:
                 self._end(channel, PeerGoneError("the service asked to let go"))
                 continue
             try:
-                work = self._work_of(channel, spin)
+                work = self._serve(channel, spin, handlers)
             except (PeerGoneError, RingCorruptError) as error:
                 self._end(channel, error)
             else:
                 if work is not None:
                     return work
         return None
+
+    def _serve(self, channel: Channel, spin: float, handlers: Handlers | None) -> Work | None:
+        """Have requests go the fast path; return one that can't, or can't any more."""
+        fast = fast_path(channel, handlers, self._lead, self._begin_work)
+        ended = fast.serve(spin) if fast else Step.LOOK
+        if fast is None or ended == Step.LOOK:
+            return self._work_of(channel, spin)
+        if ended != Step.HEAR:
+            return self._take_over(channel, fast, ended)
+        channel.hear()
+        channel.stages.sweep()
+        return None
+
+    def _take_over(self, channel: Channel, fast: FastPath, ended: Any) -> Work:
+        if not fast.has_lost_lead:
+            self._begin_work()
+        try:
+            return Work(channel, *fast.take_over(ended))
+        finally:
+            fast.forget()
+
+    def _begin_work(self) -> None:
+        with self._lock:
+            self._at_work += 1
 
     def _work_of(self, channel: Channel, spin: float) -> Work | None:
         """Look at every ring for a request; sleeps when there is none."""
@@ -248,8 +267,7 @@ class Client:
     def _take_ready(self, channel: Channel, ready: Ready) -> Work:
         self._from_edge = True
         self._look_up(channel)
-        with self._lock:
-            self._at_work += 1
+        self._begin_work()
         return Work(channel, *ready)
 
     def _read(self, channel: Channel) -> None:
@@ -294,8 +312,7 @@ class Client:
             if stage is None:
                 channel.hear()
                 stage = channel.stages.find(request.method)
-        with self._lock:
-            self._at_work += 1
+        self._begin_work()
         return Work(channel, request, stage, ())
 
     def _answer(self, payload: bytes) -> None:
@@ -378,14 +395,3 @@ class Client:
             if pending.channel is channel:
                 pending.error = LostCallError(pending.function)
         self._lead.rouse()
-
-
-def _limits(timeout: float | None) -> tuple[float, int]:
-    """Return a call's limits by the monotonic clock and by the real one, 0 for none."""
-    now, request = time.time_ns(), current.get(None)
-    deadline_ns = 0 if timeout is None else now + int(timeout * 1e9)
-    if request and request.deadline_ns and not 0 < deadline_ns < request.deadline_ns:
-        deadline_ns = request.deadline_ns
-    if not deadline_ns:
-        return FOREVER, 0
-    return time.monotonic() + (deadline_ns - now) / 1e9, deadline_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aetherless_client.calls import Request
 from aetherless_client.errors import PeerGoneError
@@ -109,6 +109,18 @@ class Input:
                 return held
             held.let_go()
 
+    def source(self, way: int) -> tuple[Any, ...]:
+        """Return this as a source of the fast path's server, whose records go a way of its own."""
+        return self._consumer, self.wake, self._seen, self._free, way
+
+    def adopt(self, request: Request, end: int, slot: int | None) -> Held:
+        """Hold a record that the fast path took."""
+        held = Held(self, request, end)
+        held.slot = slot or 0
+        with self._lock:
+            self._held.append(held)
+        return held
+
     def doze(self) -> bool:
         """Ask for the bell; False when a record is there that may be taken."""
         return self._consumer.doze() or (self._free is not None and not self._free)
@@ -190,6 +202,8 @@ class Input:
 class Output:
     """The producing end of an edge's region. Safe with threads.
 
+    ``producer`` is the end itself, for the fast path.
+
     Args:
         region: what was handed out; owned from now on.
         number: which of the edge's regions it is.
@@ -200,7 +214,7 @@ class Output:
         self.largest = region.layout.largest_payload
         self.region: Region | None = region
         ring_bytes = region.layout.ring_bytes
-        self._producer = Producer(region.memory, Direction.TO_PEER, ring_bytes, region.bell)
+        self.producer = Producer(region.memory, Direction.TO_PEER, ring_bytes, region.bell)
         self._lock = threading.Lock()
 
     def publish(self, payload: bytes, kind: int) -> None:
@@ -213,7 +227,7 @@ class Output:
         with self._lock:
             if self.region is None:
                 raise PeerGoneError("the edge was dropped")
-            self._producer.publish(payload, kind)
+            self.producer.publish(payload, kind)
 
     def wait(self, length: int, seconds: float) -> None:
         """Wait for room for a while.
@@ -224,7 +238,7 @@ class Output:
         wait: Callable[[int, float], bool] | None = None
         with self._lock:
             if self.region is not None:
-                wait = self._producer.wait
+                wait = self.producer.wait
         if wait:
             wait(length, seconds)
 
@@ -237,7 +251,7 @@ class Output:
         """Let go in a child process, where another thread's lock is never let go of."""
         region, self.region = self.region, None
         if region is not None:
-            del self._producer
+            del self.producer
             region.close()
 
 

@@ -11,53 +11,76 @@ import contextlib
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Lender(Protocol):
+    """Who leads, and lends the lead while it has no need of it."""
+
+    def is_lent(self) -> bool:
+        """Whether the lead may be taken."""
+
+    def take_lead(self) -> bool:
+        """Take the lead from the lender; False when it is not lent."""
+
+
 class Lead:
-    """The right to read, held by one thread at a time; a context manager for who has taken it."""
+    """The right to read, held by one thread at a time; a context manager for who has taken it.
+
+    ``lender`` is asked for it while the lock is not free. ``sleepers`` are those that wait.
+    """
 
     def __init__(self) -> None:
+        self.lender: Lender | None = None
+        self.sleepers: deque[threading.Lock] = deque()
         self._lock = threading.Lock()
         self._owner = 0
-        self._sleepers: deque[threading.Lock] = deque()
 
     def take(self) -> bool:
         """Take the lead; False when another thread has it."""
         if not self._lock.acquire(blocking=False):
-            return False
+            lender = self.lender
+            if lender is None or not lender.take_lead():
+                return False
         self._owner = threading.get_ident()
         return True
 
     def is_mine(self) -> bool:
         """Whether the calling thread leads."""
-        return self._owner == threading.get_ident()
+        return self._owner == threading.get_ident() and not self._is_lent()
+
+    def _is_lent(self) -> bool:
+        lender = self.lender
+        return lender is not None and lender.is_lent()
+
+    def _is_free(self) -> bool:
+        return not self._lock.locked() or self._is_lent()
 
     def wait(self, is_done: Callable[[], bool], until: float) -> None:
         """Sleep until the leader has something, leads no more, or a time of the monotonic clock."""
         sleeper = threading.Lock()
         sleeper.acquire()
-        self._sleepers.append(sleeper)
-        if not is_done() and self._lock.locked():
+        self.sleepers.append(sleeper)
+        if not is_done() and not self._is_free():
             left = until - time.monotonic()
             sleeper.acquire(timeout=min(max(left, 0.0), threading.TIMEOUT_MAX))
         with contextlib.suppress(ValueError):
-            self._sleepers.remove(sleeper)
+            self.sleepers.remove(sleeper)
 
     def rouse(self) -> None:
         """Wake all threads that sleep, for each to look whether something is for it."""
         with contextlib.suppress(IndexError):
             while True:
-                self._sleepers.popleft().release()
+                self.sleepers.popleft().release()
 
     def hand_on(self) -> None:
         """Wake a thread that may lead, if nobody does. Whoever slept calls it before it leaves."""
-        if self._sleepers and not self._lock.locked():
+        if self.sleepers and self._is_free():
             with contextlib.suppress(IndexError):
-                self._sleepers.popleft().release()
+                self.sleepers.popleft().release()
 
     def __enter__(self) -> Self:
         return self
@@ -69,5 +92,5 @@ class Lead:
         """Lead no more."""
         self._owner = 0
         self._lock.release()
-        if self._sleepers:
+        if self.sleepers:
             self.hand_on()

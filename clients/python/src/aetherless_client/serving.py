@@ -4,20 +4,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aetherless_client.answering import answer, outcome
 from aetherless_client.errors import ClientError
+from aetherless_client.fastpath import Handler, Handlers
 from aetherless_client.process import client_of
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
 
     from aetherless_client.client import Client
-
-Handler = Callable[[bytes], bytes]
 
 
 def serve(
@@ -44,24 +43,24 @@ def serve(
     """
     if handler is None:
         return partial(serve, path=path, threads=threads, spin=spin)
-    find = handler.get if isinstance(handler, Mapping) else lambda _: handler
+    handlers = Handlers(handler)
     client = client_of(path)
     for number in range(1, threads):
-        name = f"aetherless-handler-{number}"
-        threading.Thread(target=_help, args=(client, find, spin), name=name, daemon=True).start()
-    return _answer_all(client, find, spin)
+        name, given = f"aetherless-handler-{number}", (client, handlers, spin)
+        threading.Thread(target=_help, args=given, name=name, daemon=True).start()
+    return _answer_all(client, handlers, spin)
 
 
-def _help(client: Client, find: Callable[[str], Handler | None], spin: float) -> None:
+def _help(client: Client, handlers: Handlers, spin: float) -> None:
     """Answer beside the thread that serves, which tells what went wrong."""
     try:
-        _answer_all(client, find, spin)
+        _answer_all(client, handlers, spin)
     except ClientError:
         return
 
 
-def _answer_all(client: Client, find: Callable[[str], Handler | None], spin: float) -> NoReturn:
+def _answer_all(client: Client, handlers: Handlers, spin: float) -> NoReturn:
     while True:
-        work = client.next_work(spin)
+        work = client.next_work(spin, handlers=handlers)
         if work is not None:
-            answer(client, work, *outcome(find, work))
+            answer(client, work, *(work.outcome or outcome(handlers.find, work)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aetherless_client.calls import join
 from aetherless_client.edges import Held, Input, Output
@@ -42,6 +42,14 @@ class Route(NamedTuple):
     target: str
     method: bytes
     output: Output
+
+
+class Plan(NamedTuple):
+    """What the fast path knows of the stages: its server's sources and ways, and the inputs."""
+
+    sources: tuple[Any, ...]
+    ways: tuple[Any, ...]
+    inputs: tuple[Input, ...]
 
 
 class Stage:
@@ -132,6 +140,17 @@ class Stage:
             for target, output in newest.items()
         )
 
+    def has_routes(self) -> bool:
+        """Whether all of the stage's edges are there."""
+        return len(self.routes) >= self.output_count
+
+    def way(self) -> tuple[Any, ...]:
+        """Return this as a way of the fast path's server."""
+        name = f"{self.pipeline}/{self.name}".encode()
+        routes = self.routes if self.output_count else ()
+        ends = tuple((route.output.producer, route.method) for route in routes)
+        return name, self, self.method, self.number + 1, ends
+
     def route(self, target: str) -> Route | None:
         """Return the newest region of the edge to a stage."""
         return next((route for route in self.routes if route.target == target), None)
@@ -143,11 +162,15 @@ class Stages:
     Args:
         poll: where the wakes are waited for.
         damaged: told the name of an edge whose ring is damaged.
+        changing: called before a stage or an edge comes, changes or goes.
     """
 
-    def __init__(self, poll: select.epoll, damaged: Callable[[str], None]) -> None:
+    def __init__(
+        self, poll: select.epoll, damaged: Callable[[str], None], changing: Callable[[], None]
+    ) -> None:
         self._poll = poll
         self._damaged = damaged
+        self._changing = changing
         self._stages: dict[tuple[str, str], Stage] = {}
         self._inputs: dict[tuple[str, int], tuple[Stage, Input]] = {}
         self._order: list[tuple[str, int]] = []
@@ -160,6 +183,7 @@ class Stages:
 
     def hear(self, line: Line, descriptors: list[int]) -> None:
         """Do what a message says; words that are not known are passed over."""
+        self._changing()
         if line.word == "edge":
             self._add(line, descriptors)
             return
@@ -174,6 +198,17 @@ class Stages:
             self._drop(line.text("name"), line.text("role"), line.number("region"))
         elif line.word == "stage-drop":
             self._drop_stage(line.text("pipeline"), line.text("stage"))
+
+    def plan(self) -> Plan:
+        """Return what the fast path may do: whatever needs one record and has its routes."""
+        able = [stage for stage in self._stages.values() if stage.has_routes()]
+        places = {stage: place for place, stage in enumerate(able) if stage.inputs <= 1}
+        taken = [self._inputs[key] for key in self._order]
+        return Plan(
+            tuple(source.source(places.get(stage, -1)) for stage, source in taken),
+            tuple(stage.way() for stage in able),
+            tuple(source for _, source in taken),
+        )
 
     def take(self, spin: float = 0.0) -> Ready | None:
         """Return what one of the inputs has; looks at them in turn."""
@@ -192,7 +227,7 @@ class Stages:
                     self._order.remove(key)
                     self._order.append(key)
                 return stage.gather(held)
-        self._sweep()
+        self.sweep()
         return None
 
     def doze(self) -> bool:
@@ -214,7 +249,10 @@ class Stages:
             stage.let_go(run)
 
     def close(self) -> None:
-        """Let go of every region, now."""
+        """Let go of every region, now; what is still at work has nowhere to go."""
+        self._changing()
+        for stage in self._stages.values():
+            stage.is_dropped = True
         for _, source in self._inputs.values():
             source.close()
         for stage in self._stages.values():
@@ -280,6 +318,7 @@ class Stages:
 
     def _drop(self, name: str, role: str, number: int) -> None:
         """Let go of an end of an edge's region, if there is one."""
+        self._changing()
         pipeline, _, ends = name.partition("/")
         producer, _, consumer = ends.partition("/")
         if role == "producer":
@@ -307,7 +346,8 @@ class Stages:
         stage.is_dropped = True
         del self._stages[pipeline, name]
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Let go of parts whose deadline has passed, now and then."""
         now = time.monotonic()
         if now - self._swept >= SWEEP_S:
             self._swept = now

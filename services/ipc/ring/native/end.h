@@ -21,6 +21,7 @@
 #define NANOSECONDS 1000000000.0
 
 static const struct aether_checksum_way *chosen_way;
+static PyTypeObject *producer_type, *consumer_type;
 static PyObject *error_full, *error_empty, *error_large, *error_corrupt, *error_closed;
 
 /*
@@ -87,6 +88,22 @@ static PyObject *raise_result(const struct aether_ring *ring, enum aether_result
 	default:
 		return raise_corrupt(ring);
 	}
+}
+
+/* Give a tuple its items, references that become its own; NULL, and none is left, if one is. */
+static PyObject *fill_tuple(PyObject *tuple, PyObject *const *items, Py_ssize_t count)
+{
+	int whole = tuple != NULL;
+	for (Py_ssize_t place = 0; place < count; place++) {
+		whole = whole && items[place];
+		if (tuple)
+			PyTuple_SetItem(tuple, place, items[place]);
+		else
+			Py_XDECREF(items[place]);
+	}
+	if (!whole)
+		Py_CLEAR(tuple);
+	return tuple;
 }
 
 /* Making and unmaking */

@@ -2,6 +2,7 @@
 /* aetherless_ring._native: the ring for CPython, with the interface of reference.py. */
 
 #include "batch.h"
+#include "serve.h"
 
 /* The producer */
 
@@ -166,23 +167,6 @@ static PyObject *take(End *end, struct aether_record *record, enum aether_result
 	return *result == AETHER_OK ? copy_out(end, record, result) : NULL;
 }
 
-/* Return a tuple of the references that are given, which become its own; NULL if one is. */
-static PyObject *tuple_of(PyObject *const *items, Py_ssize_t count)
-{
-	PyObject *tuple = PyTuple_New(count);
-	int whole = tuple != NULL;
-	for (Py_ssize_t place = 0; place < count; place++) {
-		whole = whole && items[place];
-		if (tuple)
-			PyTuple_SetItem(tuple, place, items[place]);
-		else
-			Py_XDECREF(items[place]);
-	}
-	if (!whole)
-		Py_CLEAR(tuple);
-	return tuple;
-}
-
 /* Take the next record out as type and payload; its place is not given back yet. */
 static PyObject *take_pair(End *end, enum aether_result *result)
 {
@@ -191,7 +175,7 @@ static PyObject *take_pair(End *end, enum aether_result *result)
 	if (!payload)
 		return NULL;
 	PyObject *items[] = {PyLong_FromUnsignedLong(record.type), payload};
-	PyObject *pair = tuple_of(items, 2);
+	PyObject *pair = fill_tuple(PyTuple_New(2), items, 2);
 	if (pair)
 		aether_pass(&end->ring, &record);
 	return pair;
@@ -264,7 +248,7 @@ static PyObject *consumer_hold(PyObject *self, PyObject *const *arguments, Py_ss
 		return result == AETHER_OK ? NULL : raise_result(&end->ring, result);
 	PyObject *items[] = {PyLong_FromUnsignedLong(record.type), payload,
 			     PyLong_FromUnsignedLongLong(end->ring.own + record.stride)};
-	PyObject *held = tuple_of(items, 3);
+	PyObject *held = fill_tuple(PyTuple_New(3), items, 3);
 	if (held)
 		aether_pass(&end->ring, &record);
 	return held;
@@ -381,7 +365,7 @@ static PyObject *consumer_receive_alike(PyObject *self, PyObject *argument)
 	if (!all)
 		return NULL;
 	PyObject *items[] = {PyLong_FromUnsignedLong(type), all};
-	return tuple_of(items, 2);
+	return fill_tuple(PyTuple_New(2), items, 2);
 }
 
 PyDoc_STRVAR(peek_doc,
@@ -617,12 +601,13 @@ static int find_errors(void)
 	return error_full && error_empty && error_large && error_corrupt && error_closed ? 0 : -1;
 }
 
-static int add_type(PyObject *module, const char *name, PyType_Spec *spec)
+/* Make a type and show it; a borrowed reference, NULL with an exception set. */
+static PyTypeObject *add_type(PyObject *module, const char *name, PyType_Spec *spec)
 {
 	PyObject *type = PyType_FromSpec(spec);
 	int added = type ? PyModule_AddObjectRef(module, name, type) : -1;
 	Py_XDECREF(type);
-	return added;
+	return added < 0 ? NULL : (PyTypeObject *)type;
 }
 
 static PyObject *ways_here(void)
@@ -647,10 +632,11 @@ static int fill_module(PyObject *module)
 	slot_type = PyType_FromSpec(&slot_spec);
 	batch_type = PyType_FromSpec(&batch_spec);
 	PyObject *ways = ways_here();
-	int failed = !slot_type || !batch_type || !ways ||
+	producer_type = add_type(module, "Producer", &producer_spec);
+	consumer_type = add_type(module, "Consumer", &consumer_spec);
+	int failed = !slot_type || !batch_type || !ways || !producer_type || !consumer_type ||
 		     PyModule_AddObjectRef(module, "CHECKSUM_WAYS", ways) < 0 ||
-		     add_type(module, "Producer", &producer_spec) < 0 ||
-		     add_type(module, "Consumer", &consumer_spec) < 0;
+		     !add_type(module, "Server", &server_spec);
 	Py_XDECREF(ways);
 	return failed ? -1 : 0;
 }

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Sequence, Sized
+from typing import Any, Self
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -82,3 +82,25 @@ class Consumer(_End):
     def peek_many(self, limit: int, /) -> Batch: ...
     def wait(self, timeout: float, spin: float = 0.0) -> bool: ...
     def doze(self) -> bool: ...
+
+class Server:
+    def __init__(
+        self,
+        reply: Producer,
+        sources: tuple[tuple[Consumer, int, int, list[int] | None, int], ...],
+        ways: tuple[tuple[bytes, object, str, int, tuple[tuple[Producer, bytes], ...]], ...],
+        request_type: type[tuple[object, ...]],
+        show: Callable[[Any], object],
+        unshow: Callable[[Any], object],
+        find: Callable[[str], object],
+        handler: object,
+        sleepers: Sized,
+        hand_on: Callable[[], object],
+        poll: int,
+    ) -> None: ...
+    def serve(self, spin: float, /) -> int | tuple[Any, Any, Any, bool]: ...
+    def stop(self) -> None: ...
+    def at_work(self) -> tuple[int, Any, int, int | None] | None: ...
+    def done(self) -> None: ...
+    def is_lent(self) -> bool: ...
+    def take_lead(self) -> bool: ...

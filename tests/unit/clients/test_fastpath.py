@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python client's fast path: what goes it, and what happens beside it meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import aetherless_client
+from aetherless_ring.layout import RecordType
+from framework.channel_edges import Carried, Edge, declare, settle
+from framework.channel_service import LIMIT_S, Answer, Service, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from framework.channel_service import Attachment
+
+CALL = 6
+PASSED_ON = 8
+Handler = Any
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """Return a service of the test's own."""
+    with Service(tmp_path / "side.sock") as made:
+        yield made
+
+
+@pytest.fixture
+def edges() -> Iterator[ExitStack]:
+    """Return what closes the edges of a test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@contextmanager
+def serving(service: Service, handler: Handler, **options: Any) -> Iterator[Attachment]:
+    """Serve in a thread of this process; return the service's side."""
+
+    def run() -> None:
+        with pytest.raises(aetherless_client.AttachRefusedError):
+            aetherless_client.serve(handler, path=service.path, **options)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    side = service.attached()
+    yield side
+    with suppress(BrokenPipeError):  # a test has let go of it
+        side.end()
+    with service.connection() as connection:
+        connection.send(b"error reason=PEER_NOT_ALLOWED")
+    thread.join(LIMIT_S)
+    assert not thread.is_alive()
+
+
+def way() -> bytes:
+    """Return by which module the running handler was called."""
+    return str(sys._getframe(2).f_globals["__name__"]).encode()
+
+
+def tell_way(_: bytes) -> bytes:
+    """Return which way a request went."""
+    return way()
+
+
+FAST = b"aetherless_client.fastpath"
+
+
+def asked(side: Attachment) -> Carried:
+    """Take a call that the function makes."""
+    kind, payload = side.receive()
+    assert kind == CALL
+    return Carried.parse(payload)
+
+
+def reply(side: Attachment, call: Carried, data: bytes) -> None:
+    """Answer a call that the function made."""
+    head = call.run.to_bytes(8, "little") + bytes(8)
+    side.send(head + data, RecordType.RESPONSE)
+
+
+def in_thread(act: Callable[[], bytes]) -> bytes:
+    """Do something in another thread; return what that returned."""
+    results: list[bytes] = []
+    thread = threading.Thread(target=lambda: results.append(act()))
+    thread.start()
+    thread.join(LIMIT_S)
+    return results[0]
+
+
+@pytest.mark.parametrize("given", [tell_way, {"": tell_way, "m": tell_way}])
+@pytest.mark.parametrize("spin", [0.0, 0.002])
+def test_the_common_case_goes_it(
+    service: Service, edges: ExitStack, given: Handler, spin: float
+) -> None:
+    """Calls by any method, the first stage, one between, the last; both of one handler and many."""
+    out, into, back = (edges.enter_context(Edge(name)) for name in ("p/a/b", "q/a/b", "q/b/c"))
+    with serving(service, given, spin=spin) as side:
+        assert service.call(side, b"x") == Answer(1, 0, FAST)
+        assert service.call(side, b"x", "m") == Answer(2, 0, FAST)
+        declare(side, "p/a", outputs=1)
+        out.drain(side)
+        settle(side)
+        side.send(request(7, b"x", method="p/a"))
+        assert out.take().data == FAST
+        assert side.answer() == Answer(7, PASSED_ON, b"", stage=1)
+        declare(side, "q/b", number=1, inputs=1, outputs=1, method="m")
+        into.feed(side)
+        back.drain(side)
+        settle(side)
+        for run in range(20):
+            into.put(run)
+            assert back.take().data == FAST
+        into.wait_consumed()
+
+
+def test_several_inputs_do_not(service: Service, edges: ExitStack) -> None:
+    """Their parts wait for each other in the ordinary code; calls go it all the same."""
+    one, two = (edges.enter_context(Edge(f"p/{name}/z")) for name in "ab")
+    with serving(service, tell_way) as side:
+        declare(side, "p/z", number=2, inputs=2)
+        one.feed(side)
+        two.feed(side, place=1)
+        for run in range(5):
+            one.put(run)
+            two.put(run)
+            answer = side.answer()
+            assert answer.request_id == run
+            assert answer.data != FAST
+        assert service.call(side, b"x").data == FAST
+
+
+def test_one_call_after_another_while_threads_wait(service: Service) -> None:
+    """With more threads than requests each is answered, whichever way it goes."""
+    with serving(service, tell_way, threads=3) as side:
+        for number in range(1, 200):
+            assert service.call(side, b"x").request_id == number
+
+
+def test_a_thread_of_the_handlers_reads_its_answer(service: Service, edges: ExitStack) -> None:
+    """It takes the lead that the fast path lends; the handler's result goes out all the same."""
+    into = edges.enter_context(Edge("p/a/b"))
+
+    def handle(data: bytes) -> bytes:
+        return in_thread(lambda: aetherless_client.call("other", data, path=service.path))
+
+    with serving(service, handle) as side:
+        declare(side, "p/b", number=1, inputs=1)
+        into.feed(side)
+        for run in range(1000, 1020):
+            into.put(run, b"%d" % run)
+            reply(side, asked(side), b"once")
+            assert side.answer() == Answer(run, 0, b"once", stage=2)
+            side.send(request(run, b"call"))
+            reply(side, asked(side), b"again")
+            assert side.answer() == Answer(run, 0, b"again")
+        into.wait_consumed()
+
+
+@pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
+def test_an_edge_is_dropped_while_its_record_is_handled(
+    service: Service, edges: ExitStack, delivery: str
+) -> None:
+    """What was taken is finished first, then the consumer says that it let go."""
+    into = edges.enter_context(Edge("p/a/b"))
+
+    def handle(data: bytes) -> bytes:
+        return data and in_thread(lambda: aetherless_client.call("other", path=service.path))
+
+    with serving(service, handle) as side:
+        declare(side, "p/b", number=1, inputs=1, delivery=delivery)
+        into.feed(side, generation=3)
+        into.put(9, b"x")
+        call = asked(side)
+        into.drop(side, "consumer")
+        settle_beside(side)
+        assert into.let_go() == 0
+        assert into.runs() == ({9} if delivery == "at-most-once" else set())
+        reply(side, call, b"done")
+        assert side.answer() == Answer(9, 0, b"done", stage=2)
+        into.wait_consumed()
+        settle(side)
+        assert into.let_go() == 3
+        assert into.runs() == set()
+
+
+def settle_beside(side: Attachment) -> None:
+    """Wait until the client has read what was said while its handler works."""
+    over = bytes(8)  # of a run that nobody has: the side socket is read first
+    side.send(over, 7)
+    side.send(b"there?", RecordType.PING)
+    assert side.receive() == (RecordType.PONG, b"there?")
+
+
+def test_a_shutdown_waits_for_a_handler(service: Service) -> None:
+    """Its answer is out before the attachment ends, though another thread has read the shutdown."""
+
+    def handle(_: bytes) -> bytes:
+        return in_thread(lambda: aetherless_client.call("other", path=service.path))
+
+    with serving(service, handle) as side:
+        side.send(request(5, b"x"))
+        call = asked(side)
+        side.send(b"go", RecordType.SHUTDOWN)
+        settle_beside(side)
+        reply(side, call, b"done")
+        assert side.answer() == Answer(5, 0, b"done")
+        assert side.has_ended()
+        again = service.attached()
+        again.send(request(6, b"x"))
+        reply(again, asked(again), b"done")
+        assert again.answer() == Answer(6, 0, b"done")
+        again.end()
+
+
+def test_results_of_every_kind(service: Service) -> None:
+    """What is no bytes is made so, or is the handler's failure; a failure's text is told."""
+    results: dict[bytes, Any] = {b"a": bytearray(b"x"), b"b": memoryview(b"y"), b"c": "text"}
+
+    def handle(data: bytes) -> Any:
+        return results[data]
+
+    with serving(service, handle) as side:
+        assert service.call(side, b"a") == Answer(1, 0, b"x")
+        assert service.call(side, b"b") == Answer(2, 0, b"y")
+        assert service.call(side, b"c").status == 1
+        assert service.call(side, b"d") == Answer(4, 1, b"KeyError: b'd'")
+        assert service.call(side, b"a") == Answer(5, 0, b"x")
+
+
+def test_an_exception_that_is_no_failure_ends_the_loop(service: Service) -> None:
+    """As it would without the fast path; the request is not answered."""
+    ended: list[BaseException] = []
+
+    def handle(_: bytes) -> bytes:
+        sys.exit("told to")
+
+    def run() -> None:
+        try:
+            aetherless_client.serve(handle, path=service.path)
+        except SystemExit as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    side = service.attached()
+    side.send(request(1, b"x"))
+    thread.join(LIMIT_S)
+    assert [str(error) for error in ended] == ["told to"]
+
+
+def test_the_request_is_shown_to_the_handler_alone(service: Service) -> None:
+    """Not to what runs after it in that thread."""
+
+    def handle(_: bytes) -> bytes:
+        seen = aetherless_client.current_request()
+        assert seen == (seen.id, 0, 1, b"", "m", b"x", 1)
+        assert seen.parts == (b"x",)
+        return b"%d" % seen.id
+
+    with serving(service, handle) as side:
+        for number in range(1, 5):
+            assert service.call(side, b"x", "m").data == b"%d" % number
