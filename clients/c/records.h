@@ -101,7 +101,7 @@ static inline enum aether_result aether_hear(struct aether_channel *channel)
 	}
 }
 
-/* Read a bell that rang. The other stage of an edge has its flags too, O_NONBLOCK as well. */
+/* Read a bell that rang. Whoever had this end of an edge before has its flags too. */
 static inline void aether_hush(int wake)
 {
 	uint64_t rung;

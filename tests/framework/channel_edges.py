@@ -6,17 +6,27 @@ A test may be either end of an edge, or give both to clients.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import socket
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from aetherless_ipc.region import Region
+from aetherless_ipc.bell import RING, Bell
+from aetherless_ipc.region import Memory
 from aetherless_ring import Consumer, Producer, RingEmptyError
-from aetherless_ring.layout import SMALLEST_RING, ControlField, Direction, Layout, RecordType
+from aetherless_ring.layout import (
+    SMALLEST_RING,
+    ControlField,
+    Direction,
+    Layout,
+    RecordType,
+    Sleep,
+)
 
 from .channel_service import LIMIT_S, Attachment, readable, request
 from .processes import wait_until
@@ -93,12 +103,12 @@ class Edge:
         self.name = name
         self.number = number
         self.layout = Layout(SMALLEST_RING)
-        self.region = Region(f"aether-test-edge-{number}", self.layout)
-        self.region.hand_out(number)
+        self.region = Memory(f"aether-test-edge-{number}", self.layout, number)
         self.memory = mmap.mmap(self.region.descriptor, self.layout.region_bytes)
-        self._wake_consumer, self._wake_producer = self.region.wakes
-        self.producer = Producer(self.memory, Direction.TO_PEER, SMALLEST_RING, self._wake_consumer)
-        self.consumer = Consumer(self.memory, Direction.TO_PEER, SMALLEST_RING, self._wake_producer)
+        self.of_consumer, self.of_producer = Bell(), Bell()
+        ends = (self.memory, Direction.TO_PEER, SMALLEST_RING)
+        self.producer = Producer(*ends, self.of_consumer.hammer)
+        self.consumer = Consumer(*ends, self.of_producer.hammer)
         self._closed = False
         self._control = self.layout.control_offset(Direction.TO_PEER)
 
@@ -106,13 +116,13 @@ class Edge:
         self, attachment: Attachment, *, generation: int = 1, place: int = 0, seen: int = 0
     ) -> None:
         """Hand the consuming end to a client."""
-        wakes = (self._wake_consumer, self._wake_producer)
+        wakes = (self.of_consumer.ear, self.of_producer.hammer)
         fields = {"generation": generation, "input": place, "seen": seen}
         self._give(attachment, "consumer", wakes, fields)
 
     def drain(self, attachment: Attachment) -> None:
         """Hand the producing end to a client."""
-        wakes = (self._wake_producer, self._wake_consumer)
+        wakes = (self.of_producer.ear, self.of_consumer.hammer)
         self._give(attachment, "producer", wakes, {"generation": 0, "input": 0, "seen": 0})
 
     def drop(self, attachment: Attachment, role: str) -> None:
@@ -138,7 +148,8 @@ class Edge:
                 kind, payload = self.consumer.receive()
             except RingEmptyError:
                 if self.consumer.doze():
-                    readable(self._wake_consumer, timeout_s=1.0)
+                    readable(self.of_consumer.ear, timeout_s=1.0)
+                    self.of_consumer.hear()
                 continue
             assert kind == RecordType.REQUEST
             return payload
@@ -165,6 +176,17 @@ class Edge:
         """Wait until all that was put in is given back."""
         wait_until(lambda: self.consumed() == self.produced(), f"{self.name} is consumed")
 
+    def stop_the_bell(self) -> None:
+        """Do as a hostile consumer: ask to be rung for by a bell that is full, and that waits."""
+        fcntl.fcntl(self.of_consumer.ear, fcntl.F_SETFL, 0)
+        opened = os.open(f"/proc/self/fd/{self.of_consumer.ear}", os.O_WRONLY | os.O_NONBLOCK)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(opened, RING)
+        os.close(opened)
+        at = self._control + ControlField.CONSUMER_ASLEEP
+        struct.pack_into("<I", self.memory, at, Sleep.ON_DOORBELL)
+
     def forge(self, length: int) -> None:
         """Show a record whose checksum is wrong."""
         at, sequence = self.produced(), self.producer.counts()["records"]
@@ -176,7 +198,7 @@ class Edge:
     def set_produced(self, index: int) -> None:
         """Write the producer's index, and ring for the consumer."""
         self._set_word(ControlField.PRODUCED, index)
-        os.eventfd_write(self._wake_consumer, 1)
+        self.of_consumer.ring()
 
     def set_consumed(self, index: int) -> None:
         """Write the consumer's index."""
@@ -186,7 +208,11 @@ class Edge:
         """Mark the region closed and let go of it, as the service does; once."""
         if not self._closed:
             self._closed = True
-            self.region.close()
+            self.region.mark_closed()
+            for bell in (self.of_consumer, self.of_producer):
+                bell.ring()
+                bell.close()
+            self.region.release()
 
     def _set_word(self, offset: int, value: int) -> None:
         struct.pack_into("<Q", self.memory, self._control + offset, value)

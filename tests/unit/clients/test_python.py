@@ -13,6 +13,7 @@ import pytest
 import aetherless_client
 from aetherless_ring import PayloadTooLargeError, RingCorruptError, RingEmptyError, RingFullError
 from aetherless_ring.layout import RecordType
+from framework.channel_edges import Edge, declare
 from framework.channel_service import LIMIT_S, Answer, Attachment, Service, request
 
 if TYPE_CHECKING:
@@ -136,6 +137,22 @@ def test_the_services_end_is_told(service: Service) -> None:
         with pytest.raises(aetherless_client.PeerGoneError):  # noqa: PT012  # until it is full
             while True:
                 channel.publish(bytes(16000), 0)
+
+
+def test_a_stage_without_work_sleeps(service: Service) -> None:
+    """Its edges wake it when they are rung, and not before."""
+    with attached(service) as (channel, side), Edge("p/a/b") as into:
+        declare(side, "p/b", number=1, inputs=1)
+        into.feed(side)
+        for _ in range(2):  # what the service says comes in one or two parts
+            channel.sleep(0.1)
+        begun = time.monotonic()
+        channel.sleep(0.3)
+        assert time.monotonic() - begun >= 0.3
+        into.of_consumer.ring()
+        begun = time.monotonic()
+        channel.sleep(LIMIT_S)
+        assert time.monotonic() - begun < LIMIT_S
 
 
 def test_damage_is_told(service: Service) -> None:

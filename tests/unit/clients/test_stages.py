@@ -12,6 +12,7 @@ import pytest
 from framework.channel_edges import OVER, Edge, declare, say, settle
 from framework.channel_peers import STAGES, running
 from framework.channel_service import LIMIT_S, Answer, Service, let_go, request
+from framework.processes import wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -73,6 +74,19 @@ def test_a_stage_between(served: Served, edges: ExitStack) -> None:
         assert (record.run, record.data) == (run, b"%d" % run * (run % 50))
         assert (record.method, record.trace, record.attempt) == ("p/c", TRACE, 1)
     into.wait_consumed()
+    assert served[0].call(side, b"and a call").data == b"and a call"
+
+
+def test_a_stage_beside_a_hostile_one(served: Served, edges: ExitStack) -> None:
+    """The stage after it fills the bell, and takes O_NONBLOCK away: nobody waits for that."""
+    side = served[0].attached()
+    into, out = middle(side, edges)
+    for run in range(1, 4):
+        out.stop_the_bell()
+        into.put(run, b"data")
+        wait_until(lambda: out.produced() > out.consumed(), "it is handed on")
+        into.wait_consumed()
+        assert out.consumer.receive()[1].endswith(b"data")
     assert served[0].call(side, b"and a call").data == b"and a call"
 
 

@@ -29,6 +29,8 @@ ONCE, AT_LEAST = pipeline_pb2.DELIVERY_AT_MOST_ONCE, pipeline_pb2.DELIVERY_AT_LE
 CHAIN = {"a": "", "b": "a", "c": "b"}
 DIAMOND = {"a": "", "b": "a", "c": "a", "d": "c b"}
 LIMIT_S = 30.0
+#: How many runs go at once while stages are killed.
+RUNS = 100
 
 
 def declared(
@@ -153,10 +155,20 @@ class Stages(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
         except AetherlessError as error:
             return error.reason
 
-    def burst(self, count: int, workers: int = 8) -> list[str]:
+    def burst(self, numbers: range, workers: int = 8) -> list[str]:
         """Run it many times at once with different words; return what came of each."""
         with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(self.outcome, [f"x{number}" for number in range(count)]))
+            return list(pool.map(self.outcome, [f"x{number}" for number in numbers]))
+
+    def burst_under_kills(self, names: list[str]) -> list[str]:
+        """Run it many times while its stages are killed, a few times each; return what came."""
+        killer, answers = Killer(self, names), list[str]()
+        killer.start()
+        while killer.is_alive() and killer.kills < 2 * len(names):
+            answers += self.burst(range(len(answers), len(answers) + RUNS))
+        killer.stop()
+        assert killer.kills >= 2 * len(names)
+        return answers
 
     def executions(self) -> Counter[tuple[str, str]]:
         """Return how often each stage worked on each run."""

@@ -19,7 +19,7 @@ from aetherless_common.server import serving
 from aetherless_ring.layout import PAGE, Direction, Layout
 from framework.processes import wait_until
 
-from .staging import CHAIN, DIAMOND, ONCE, Killer, Stages, declared
+from .staging import CHAIN, DIAMOND, ONCE, Stages, declared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +28,8 @@ if TYPE_CHECKING:
     from aetherless_common.settings import Settings
 
 pytestmark = pytest.mark.root
-RUNS = 200
 SHORTEST = 64  # bytes that a record takes at least
-ANSWERS = {
-    "chain": [f"x{number} a b c" for number in range(RUNS)],
-    "diamond": [f"[x{number} a c|x{number} a b] d" for number in range(RUNS)],
-}
+ANSWERS = {"chain": "{0} a b c", "diamond": "[{0} a c|{0} a b] d"}
 SHAPES = {"chain": CHAIN, "diamond": DIAMOND}
 
 
@@ -96,33 +92,30 @@ def test_a_part_that_waits_is_lost_with_its_stage(stages: Stages) -> None:
     assert all(count == 1 for count in stages.executions().values())
 
 
+def right(shape: str, answers: list[str]) -> list[str]:
+    """Return what the answers of a burst should be."""
+    return [ANSWERS[shape].format(f"x{number}") for number in range(len(answers))]
+
+
 @pytest.mark.parametrize("shape", ["chain", "diamond"])
 def test_at_least_once_loses_none(stages: Stages, shape: str) -> None:
     """Stages are killed all the while: every run is answered, and rightly."""
     stages.up(SHAPES[shape])
-    killer = Killer(stages, list(SHAPES[shape]))
-    killer.start()
-    answers = stages.burst(RUNS)
-    killer.stop()
-    assert killer.kills
-    assert answers == ANSWERS[shape]
+    answers = stages.burst_under_kills(list(SHAPES[shape]))
+    assert answers == right(shape, answers)
     stats = stages.get().stats
-    assert (stats.runs, stats.succeeded, stats.in_flight) == (RUNS, RUNS, 0)
+    assert (stats.runs, stats.succeeded, stats.in_flight) == (len(answers), len(answers), 0)
 
 
 @pytest.mark.parametrize("shape", ["chain", "diamond"])
 def test_at_most_once_reports_what_is_lost(stages: Stages, shape: str) -> None:
     """Stages are killed all the while: a run is answered rightly, or lost; none is done twice."""
     stages.up(SHAPES[shape], delivery=ONCE)
-    killer = Killer(stages, list(SHAPES[shape]))
-    killer.start()
-    answers = stages.burst(RUNS)
-    killer.stop()
-    assert killer.kills
+    answers = stages.burst_under_kills(list(SHAPES[shape]))
     wrong = [
-        (got, right)
-        for got, right in zip(answers, ANSWERS[shape], strict=True)
-        if got not in (right, "STAGE_LOST")
+        (got, wanted)
+        for got, wanted in zip(answers, right(shape, answers), strict=True)
+        if got not in (wanted, "STAGE_LOST")
     ]
     assert not wrong
     assert all(count == 1 for count in stages.executions().values())

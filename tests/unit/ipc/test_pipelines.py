@@ -74,7 +74,7 @@ def test_fan_out_and_fan_in(stages: Stages) -> None:
     """Both branches have the same data; the last has their results in the declared order."""
     stages.up(DIAMOND)
     assert stages.run("x") == "[x a c|x a b] d"
-    assert sorted(stages.burst(100)) == sorted(f"[x{n} a c|x{n} a b] d" for n in range(100))
+    assert sorted(stages.burst(range(100))) == sorted(f"[x{n} a c|x{n} a b] d" for n in range(100))
     assert all(count == 1 for count in stages.executions().values())
 
 
@@ -169,13 +169,13 @@ def test_instances_are_replaced_under_load(stages: Stages) -> None:
     """A redeploy of each stage in turn: every run is answered, and worked on once."""
     stages.up(CHAIN)
     with ThreadPoolExecutor(1) as pool:
-        many = pool.submit(stages.burst, 400, 4)
+        many = pool.submit(stages.burst, range(3000), 4)
         for revision in (2, 3):
             for name in CHAIN:
                 stages.admit(name, revision)
                 stages.wake(name)
                 detach(stages.stub, f"{name}-r{revision - 1}-0", name)
-        assert many.result() == [f"x{number} a b c" for number in range(400)]
+        assert many.result() == [f"x{number} a b c" for number in range(3000)]
     assert all(count == 1 for count in stages.executions().values())
 
 

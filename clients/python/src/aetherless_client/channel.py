@@ -132,16 +132,17 @@ class Channel:
         Raises:
             PeerGoneError: the service ended the attachment.
         """
+        said = False
         for descriptor, _ in self._poll.poll(min(seconds, LONGEST_SLEEP_S)):
             if descriptor == self._control_number:
-                self.hear()
+                said = True  # heard last: what is said may close what rang
                 continue
             try:
-                # The other stage of an edge has the flags of its bell too, O_NONBLOCK as well.
+                # Whoever had this end of an edge before has its flags too, O_NONBLOCK as well.
                 os.preadv(descriptor, [self._rung], -1, os.RWF_NOWAIT)
             except BlockingIOError:
                 continue  # another has heard it
-        if self._damaged_edges:
+        if said or self._damaged_edges:
             self.hear()
 
     def source(self) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import select
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,6 @@ from aetherless_client.region import close_all, map_region
 from aetherless_ring import RingClosedError, RingCorruptError
 
 if TYPE_CHECKING:
-    import select
     from collections.abc import Callable
 
     from aetherless_client.calls import Request
@@ -312,7 +312,7 @@ class Stages:
             close_all(descriptors)
             self._damaged(name)
             return
-        self._poll.register(source.wake)
+        self._poll.register(source.wake, select.EPOLLIN)
         self._inputs[name, number] = (stage, source)
         self._order.append((name, number))
 

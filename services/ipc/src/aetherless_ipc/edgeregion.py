@@ -10,12 +10,13 @@ from __future__ import annotations
 import mmap
 import socket
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from aetherless_ipc.region import Region
+from aetherless_ipc.bell import Bell
+from aetherless_ipc.region import Memory
 from aetherless_ring.layout import ALIGNMENT, PAGE, ControlField, Direction, Layout, Sleep
 
 if TYPE_CHECKING:
@@ -77,17 +78,24 @@ class EdgeRegion:
         # How often it was handed to a consumer, and up to where that may have taken records.
         self.generation = 0
         self.seen = 0
-        self._region = Region(f"aether-{name}"[:249], layout)
         self._layout = layout
-        self._descriptors = self._region.hand_out(number)
-        # SAFETY: the region is sealed, so the mapping can't lose its pages.
-        self._pages = mmap.mmap(self._descriptors[0], 2 * PAGE)
         self._at = layout.control_offset(Direction.TO_PEER)
+        with ExitStack() as made:
+            self._memory = Memory(f"aether-{name}"[:249], layout, number)
+            made.callback(self._memory.release)
+            # SAFETY: the memory is sealed, so the mapping can't lose its pages.
+            self._pages = mmap.mmap(self._memory.descriptor, 2 * PAGE)
+            made.callback(self._pages.close)
+            self._of_consumer = Bell()
+            made.callback(self._of_consumer.close)
+            self._of_producer = Bell()
+            made.callback(self._of_producer.close)
+            self._holds = made.pop_all()
 
     @property
     def bell(self) -> int:
-        """The consumer's wake."""
-        return self._descriptors[1]
+        """What the consumer hears by."""
+        return self._of_consumer.ear
 
     @property
     def sizes(self) -> str:
@@ -95,9 +103,11 @@ class EdgeRegion:
         return f"region_bytes={self._layout.region_bytes} ring_bytes={self._layout.ring_bytes}"
 
     def ends(self, *, producer: bool) -> tuple[int, int, int]:
-        """Return the region, the wake of that end, the wake of the other."""
-        region, consumers, producers = self._descriptors
-        return (region, producers, consumers) if producer else (region, consumers, producers)
+        """Return the memory, what that end is woken by, and what it wakes the other by."""
+        own, other = self._of_consumer, self._of_producer
+        if producer:
+            own, other = other, own
+        return self._memory.descriptor, own.ear, other.hammer
 
     def indices(self) -> tuple[int, int]:
         """Return produced and consumed; what can't be reads as an empty ring's."""
@@ -150,12 +160,14 @@ class EdgeRegion:
 
     def hear(self) -> bool:
         """Tell whether the consumer's bell was rung, and take that note away."""
-        return Region.take_rings(self.bell)
+        return self._of_consumer.hear()
 
     def close(self) -> None:
         """Mark it closed, wake both ends, and let go of it."""
-        self._region.close()
-        self._pages.close()
+        self._memory.mark_closed()
+        self._of_consumer.ring()
+        self._of_producer.ring()
+        self._holds.close()
 
     def _slots(self) -> tuple[int, ...]:
         """Return the runs that a consumer which delivers at most once has, and zeros."""
