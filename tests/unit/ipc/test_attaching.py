@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from pathlib import Path
@@ -71,6 +72,23 @@ def test_a_link_is_not_followed(run_service: Any, stub: IpcServiceStub, tmp_path
             "REGION_INVALID",
             "ENOTDIR",
         )
+
+
+def test_a_generation_is_stored_before_it_is_given(
+    run_service: Any, stub: IpcServiceStub, settings: Settings, peer: Any, tmp_path: Path
+) -> None:
+    """A service after this one would give it again; who can't be noted is refused."""
+    stored, away = settings.runtime_dir / "ipc", settings.runtime_dir / "away"
+    with run_service():
+        create(stub)
+        path = admit(stub, tmp_path / "0")
+        process = peer("f-r1-0")
+        stored.rename(away)
+        assert process.ask("attach", path) == {"refused": "CHANNEL_CLOSED"}
+        away.rename(stored)
+        given = process.ask("attach", path)["generation"]
+        (declared,) = json.loads((stored / "channels.json").read_text())
+        assert declared["generation"] == given
 
 
 def test_a_peer_attaches_and_shares_memory(

@@ -66,6 +66,33 @@ def test_answers_that_are_not_read(
         wait_until(lambda: get(stub, "a").stats.dropped_answers >= 20_000 - most, "they go")
 
 
+@pytest.mark.parametrize("instance", ["a-r1-0", "b-r1-0"], ids=["its own", "another's"])
+def test_who_connects_all_the_time(
+    instance: str,
+    run_service: Any,
+    stub: IpcServiceStub,
+    starting_peer: Any,
+    serving_peer: Any,
+    tmp_path: Path,
+) -> None:
+    """It has to wait, let in or refused; others attach and are called meanwhile."""
+    with run_service():
+        create(stub, "a", "a", RING)
+        path = admit(stub, tmp_path / "a", "a-r1-0", "a")
+        looping = starting_peer(path, "hostile", "connect", instance=instance)
+        looping.child.stdout.readline()
+        create(stub)
+        serving_peer(admit(stub, tmp_path / "0"), "handler", "1")
+        for _ in range(100):
+            assert stub.Invoke(call(data=b"x", timeout=10)).data == b"X"
+        # Left to itself it would take far less: 50 come at once, and the others ten a second.
+        assert float(looping.child.stdout.readline()) > 0.5
+        looping.child.kill()
+        again = starting_peer(path, "handler", "1", instance="a-r1-0")
+        wait_until(lambda: get(stub, "a").attached, "it is let in once nobody else comes")
+        assert again.child.poll() is None
+
+
 def test_a_doorbell_that_is_read_by_its_peer(
     run_service: Any, stub: IpcServiceStub, starting_peer: Any, serving_peer: Any, tmp_path: Path
 ) -> None:

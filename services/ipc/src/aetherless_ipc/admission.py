@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from aetherless_ipc.sidesocket import SOCKET_NAME, listen, remove
+from aetherless_ipc.sidesocket import SOCKET_NAME, Pace, listen, remove
 from aetherless_ipc.sparing import peer_log
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Admission:
         self.state = State.OPEN
         self.generation = 0
         self.attachment: Attachment | None = None
+        self.pace = Pace()  # of those who connect
         self.listener: socket.socket | None = listen(folder)
 
     @property

@@ -246,7 +246,8 @@ class Broker:
         """Wait for peers of an admission."""
         listener = admission.listener
         if listener is not None:
-            self._loop.add(listener, partial(self._accept, channel, admission, listener))
+            accept = partial(self._accept, channel, admission, listener)
+            self._loop.add(listener, accept, admission.pace)
         channel.lead()
 
     def _drain(self, channel: Channel, admission: Admission) -> None:
@@ -311,10 +312,12 @@ class Broker:
     ) -> str:
         """Hand the descriptors over, then wait for the peer's end; return a refusal or nothing."""
         try:
+            generation = channel.next_generation()
+            self._save()  # first: a service after this one may not give the number again
             attachment = Attachment(
                 channel.channel_id,
                 admission.instance,
-                channel.next_generation(),
+                generation,
                 control,
                 peer,
                 layout=channel.layout,
@@ -322,7 +325,7 @@ class Broker:
                 owner=channel.delivery,
             )
         except OSError:
-            peer_log.exception("no region", instance=admission.instance)
+            peer_log.exception("not attached", instance=admission.instance)
             return "CHANNEL_CLOSED"
         try:
             attachment.begin()
@@ -336,7 +339,6 @@ class Broker:
         for observer in self.observers:
             observer.attached(attachment)
         channel.lead()
-        self._save()
         return ""
 
     def _hear(self, channel: Channel, admission: Admission, control: socket.socket) -> None:
