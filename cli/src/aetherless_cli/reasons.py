@@ -173,7 +173,10 @@ IPC = {
         "call again later, wait for room (wait_for_room), or raise shm_buffer_size",
     ),
     "PAYLOAD_TOO_LARGE": ("INVALID_ARGUMENT", "send less at once, or raise shm_buffer_size"),
-    "HANDLER_FAILED": ("FAILED_PRECONDITION", "the message is the handler's own"),
+    "HANDLER_FAILED": (
+        "FAILED_PRECONDITION",
+        "the message is the handler's own; aetherctl logs shows what the function wrote",
+    ),
     "METHOD_NOT_FOUND": ("NOT_FOUND", "call a method that the handler serves"),
     "RING_CORRUPT": ("DATA_LOSS", "the function wrote what it may not; see its log"),
     "PEER_GONE": ("UNAVAILABLE", "call again when the function is deployed"),
@@ -185,7 +188,10 @@ IPC = {
     ),
     "PIPELINE_NOT_FOUND": ("NOT_FOUND", "aetherctl pipeline list shows the pipelines there are"),
     "PIPELINE_EXISTS": ("ALREADY_EXISTS", "delete the pipeline first, or use another id"),
-    "STAGE_FAILED": ("FAILED_PRECONDITION", "the message is the handler's own"),
+    "STAGE_FAILED": (
+        "FAILED_PRECONDITION",
+        "the message is the handler's own; aetherctl logs shows what the stage's function wrote",
+    ),
     "STAGE_LOST": ("UNAVAILABLE", "run it again if it may be worked on twice"),
 }
 CLI = {

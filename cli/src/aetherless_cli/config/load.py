@@ -47,11 +47,12 @@ WORDS = {
     "value_error": "{error}",
     "string_type": "must be text; put it in quotes",
     "int_type": "must be a whole number",
+    "bool_type": "must be true or false, is {given}",
     "list_type": "must be a list",
     "dict_type": "must be a mapping of keys to values",
     "invalid_key": "must be text; put it in quotes",
-    "model_type": "must be a mapping of keys to values",
-    "model_attributes_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values, is {given}",
+    "model_attributes_type": "must be a mapping of keys to values, is {given}",
 }
 
 

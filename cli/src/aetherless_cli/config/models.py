@@ -38,6 +38,13 @@ def _no_nul(text: str) -> str:
     return text
 
 
+def _power_of_two(number: int) -> int:
+    if number > 0 and number & (number - 1):
+        below = 1 << (number.bit_length() - 1)
+        raise ValueError(f"must be a power of two, as {below} or {2 * below}, is {number}")
+    return number
+
+
 def _environment_name(name: str) -> str:
     if not ENVIRONMENT_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of an environment variable")
@@ -67,6 +74,7 @@ AbsolutePath = Annotated[
 ]
 AnyPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
 Text = Annotated[str, AfterValidator(_no_nul)]
+PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]
 FunctionId = Annotated[str, Field(pattern=ID)]
 EnvironmentName = Annotated[
     str,
@@ -83,11 +91,11 @@ EnvironmentName = Annotated[
 class Orchestrator(_Strict):
     """What holds for the whole orchestrator."""
 
-    shm_buffer_size: int = Field(
+    shm_buffer_size: PowerOfTwo = Field(
         default=4 << 20,
         ge=64 << 10,
         le=1 << 30,
-        description="Bytes of a channel's ring, per direction.",
+        description="Bytes of a channel's ring, per direction; a power of two.",
     )
     warm_pool_size: int = Field(
         default=10,

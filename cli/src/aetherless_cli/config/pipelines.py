@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from aetherless_cli.config.nodes import Document
 
 KEYS = {"function_id": "function", "stage_id": "id"}
-REMEDIES = {
-    "id": "give each stage its own id, and let a later stage read of each but the last",
-    "function": "declare it under functions: with ipc: true; each once in a pipeline",
-    "from": "name stages that stand before this one",
-    "method": "write the name that the handler serves",
-}
 
 
 def stages_of(pipeline: PipelineConfig) -> list[Stage]:
@@ -74,7 +68,7 @@ def _of_graph(
     if found.field != "stages":
         key = KEYS.get(found.field, found.field)
         place += [found.number, "function" if key not in entries[found.number] else key]
-    return _violation(document, place, found.text, REMEDIES.get(str(place[-1]), ""))
+    return _violation(document, place, found.text, found.remedy)
 
 
 def _violation(document: Document, place: list[int | str], problem: str, remedy: str) -> Violation:

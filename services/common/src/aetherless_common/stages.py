@@ -63,11 +63,15 @@ class Edge(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong with a ``field`` (stages, stage_id, function_id, method, from) of a stage."""
+    """What is wrong with a ``field`` (stages, stage_id, function_id, method, from) of a stage.
+
+    ``remedy`` says what to write instead, in the words of the configuration file.
+    """
 
     number: int
     field: str
     text: str
+    remedy: str = ""
 
 
 def problems(stages: Sequence[Stage], callable_functions: Container[str] | None) -> list[Problem]:
@@ -80,12 +84,11 @@ def problems(stages: Sequence[Stage], callable_functions: Container[str] | None)
     if not 1 <= len(stages) <= MOST_STAGES:
         return [Problem(0, "stages", f"must be 1 to {MOST_STAGES} stages, are {len(stages)}")]
     found = [
-        Problem(index, field, text)
+        Problem(index, *problem)
         for index, stage in enumerate(stages)
-        for field, text in _of_one(stage, callable_functions)
+        for problem in _of_one(stage, callable_functions)
     ]
-    found += _twice(stages, "stage_id", "is also the id of stage {}")
-    found += _twice(stages, "function_id", "is also the function of stage {}")
+    found += _twice(stages)
     found += _disorder(stages)
     return sorted(found, key=lambda problem: problem.number)
 
@@ -99,23 +102,33 @@ def edges(stages: Sequence[Stage]) -> list[Edge]:
     ]
 
 
-def _of_one(stage: Stage, callable_functions: Container[str] | None) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with a stage by itself."""
+def _of_one(
+    stage: Stage, callable_functions: Container[str] | None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what is wrong with a stage by itself: field, text, remedy."""
     if not ID.fullmatch(stage.stage_id):
-        yield "stage_id", "must be 1 to 64 characters of A-Z a-z 0-9 _ -"
+        yield "stage_id", "must be 1 to 64 characters of A-Z a-z 0-9 _ -", ""
     if not METHOD.fullmatch(stage.method):
-        yield "method", "must be at most 64 printable characters, without slash and space"
+        text = "must be at most 64 printable characters, without slash and space"
+        yield "method", text, "write the name that the handler serves"
     if callable_functions is not None and stage.function_id not in callable_functions:
-        yield "function_id", f"no function {stage.function_id} with ipc: true"
+        text = f"no function {stage.function_id} with ipc: true"
+        yield "function_id", text, "name one, or declare it under functions: with ipc: true"
 
 
-def _twice(stages: Sequence[Stage], field: str, words: str) -> Iterator[Problem]:
-    """Yield what may stand once and stands again."""
-    first: dict[str, int] = {}
+def _twice(stages: Sequence[Stage]) -> Iterator[Problem]:
+    """Yield functions and stage ids that stand again; one and the same is told once."""
+    functions: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for index, stage in enumerate(stages):
-        value = getattr(stage, field)
-        if first.setdefault(value, index) != index:
-            yield Problem(index, field, f"{value} " + words.format(first[value]))
+        first = functions.setdefault(stage.function_id, index)
+        namesake = ids.setdefault(stage.stage_id, index)
+        if first != index:
+            text = f"{stage.function_id} is also the function of stage {first}"
+            yield Problem(index, "function_id", text, "a function stands once in a pipeline")
+        elif namesake != index:
+            text = f"{stage.stage_id} is also the id of stage {namesake}"
+            yield Problem(index, "stage_id", text, "give each stage its own id")
 
 
 def _disorder(stages: Sequence[Stage]) -> Iterator[Problem]:
@@ -125,15 +138,19 @@ def _disorder(stages: Sequence[Stage]) -> Iterator[Problem]:
     read = {source for stage in stages for source in stage.sources}
     for index, stage in enumerate(stages):
         if index == 0 and stage.sources:
-            yield Problem(index, "from", "the first stage takes what the caller gives, not stages")
+            text = "the first stage takes what the caller gives, not stages"
+            yield Problem(index, "from", text, "leave from out here")
         elif index and not stage.sources:
-            yield Problem(index, "from", "only the first stage may read of none")
+            text = "only the first stage may read of none"
+            yield Problem(index, "from", text, "leave from out for the stage before")
         if len(set(stage.sources)) != len(stage.sources):
-            yield Problem(index, "from", "names a stage twice")
+            yield Problem(index, "from", "names a stage twice", "name each once")
         for source in stage.sources if index else ():
             if source not in before:
                 word = "stands later" if source in every else "is none of this pipeline"
-                yield Problem(index, "from", f"stage {source} {word}; inputs stand before")
+                text = f"stage {source} {word}; inputs stand before"
+                yield Problem(index, "from", text, "name stages that stand before this one")
         if stage.stage_id not in read and index < len(stages) - 1:
-            yield Problem(index, "stage_id", f"nothing reads of stage {stage.stage_id}")
+            text = f"nothing reads of stage {stage.stage_id}"
+            yield Problem(index, "stage_id", text, "name it in the from of a later stage")
         before.add(stage.stage_id)

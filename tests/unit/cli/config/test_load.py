@@ -268,3 +268,22 @@ def test_a_channel_has_no_keys_of_its_own(folder: Path) -> None:
         """,
     )
     assert found.field == "functions[0].ipc"
+
+
+def test_words_of_wrong_types(folder: Path) -> None:
+    """What is written is shown beside what it must be."""
+    found = problems(
+        folder,
+        """\
+        orchestrator: {shm_buffer_size: 100000}
+        functions:
+          - {id: a, handler_path: hello.py, trigger_port: 1, ipc: yes please}
+        pipelines:
+          - {id: p, stages: [a]}
+        """,
+    )
+    assert [each.problem for each in found] == [
+        "must be a power of two, as 65536 or 131072, is 100000",
+        "must be true or false, is 'yes please'",
+        "must be a mapping of keys to values, is 'a'",
+    ]

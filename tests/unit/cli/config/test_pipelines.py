@@ -70,27 +70,27 @@ def test_every_key_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stages", "column", "field", "words"),
+    ("stages", "column", "field", "words", "remedy"),
     [
-        ("[{function: a}, {function: quiet}]", 48, "stages[1].function", "with ipc: true"),
-        ("[{function: a}, {function: x}]", 48, "stages[1].function", "no function x"),
-        ("[{function: a}, {function: a}]", 48, "stages[1].function", "is also the id of stage 0"),
-        ("[{function: a, from: [b]}, {function: b}]", 42, "stages[0].from", "caller gives"),
-        ("[{function: a}, {function: b, from: [c]}]", 57, "stages[1].from", "stage c is none"),
-        ("[{function: a}, {function: b, from: []}]", 57, "stages[1].from", "only the first"),
-        ("[{function: a}, {function: b, id: a}]", 55, "stages[1].id", "also the id of stage 0"),
+        ("{function: a}, {function: quiet}", 48, "[1].function", "with ipc: true", "declare it"),
+        ("{function: a}, {function: x}", 48, "[1].function", "no function x", "declare it"),
+        ("{function: a}, {function: a}", 48, "[1].function", "function of stage 0", "stands once"),
+        ("{function: a, from: [b]}, {function: b}", 42, "[0].from", "caller gives", "leave from"),
+        ("{function: a}, {function: b, from: [c]}", 57, "[1].from", "c is none", "before this one"),
+        ("{function: a}, {function: b, from: []}", 57, "[1].from", "only the first", "leave from"),
+        ("{function: a}, {function: b, id: a}", 55, "[1].id", "the id of stage 0", "its own id"),
+        ("{function: a}, {function: b, from: [b]}", 33, "[0].function", "nothing reads", "name it"),
     ],
-)
+)  # fmt: skip  # a table
 def test_a_wrong_graph_is_shown_where_it_is_written(
-    tmp_path: Path, stages: str, column: int, field: str, words: str
+    tmp_path: Path, stages: str, column: int, field: str, words: str, remedy: str
 ) -> None:
-    """With the line and the column of the value."""
-    found = problems(tmp_path, f"- {{id: p, stages: {stages}}}")
-    assert any(
-        (each.line, each.field) == (FIRST_LINE, f"pipelines[0].{field}") and words in each.problem
-        for each in found
-    ), found
-    assert column in {each.column for each in found}
+    """With the line and the column of the value, once, and with what to write instead."""
+    found = problems(tmp_path, f"- {{id: p, stages: [{stages}]}}")
+    place = (FIRST_LINE, column, f"pipelines[0].stages{field}")
+    (told,) = [each for each in found if (each.line, each.column, each.field) == place]
+    assert words in told.problem
+    assert remedy in told.remedy
 
 
 def test_a_stage_that_nothing_reads_of(tmp_path: Path) -> None:
