@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,7 @@ from framework.calls import Callers, called, crowd, invoke
 from framework.clients import call
 from framework.guard import unchanged_host
 from framework.mesh import UP_TIMEOUT_S, Function, Orchestrator
-from framework.processes import wait_until
+from framework.processes import Process, wait_until
 from framework.upheaval import redeclare, redeploy, wait_serving
 
 if TYPE_CHECKING:
@@ -187,6 +189,27 @@ def test_a_handler_that_dies(mesh: Orchestrator) -> None:
     """The call is made again, until its time is over; the next call finds a new process."""
     assert refused(mesh, "die", timeout_s=3.0) in {"INVOCATION_TIMEOUT", "PEER_GONE"}
     assert invoke(mesh, ID, b"x").data == b"x"
+
+
+def test_an_instance_is_replaced_under_calls(mesh: Orchestrator) -> None:
+    """Its processes are killed, then its sandbox's init: calls wait for what comes in its place."""
+
+    def victim(turn: int) -> Process | None:
+        for each in mesh.contracts.instances():
+            if each.workload.function_id == ID and each.root_pid > 1:
+                with suppress(ProcessLookupError):  # what is told is a moment old
+                    return Process.of((each.root_pid, each.init_pid)[turn % 2])
+        return None
+
+    with Callers(mesh, ID) as callers:
+        for turn in range(8):
+            callers.go_on(10)
+            found = wait_until(partial(victim, turn), "it runs")
+            assert found
+            found.kill()
+        callers.go_on()
+    assert not callers.wrong
+    assert set(Counter(callers.answered).values()) == {1}
 
 
 def test_redeploys_under_calls(mesh: Orchestrator) -> None:

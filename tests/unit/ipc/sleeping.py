@@ -16,7 +16,7 @@ from aetherless.snapshotter.v1 import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aetherless_common.errors import FailedPrecondition
+    from aetherless_common.errors import AetherlessError
 
 LIMIT_S = 20.0
 
@@ -31,7 +31,7 @@ class Snapshotter(snapshotter_service_pb2_grpc.SnapshotterServiceServicer):
     def __init__(self, start: Callable[[], Any]) -> None:
         self.wakes = 0
         self.touched: list[str] = []
-        self.failure: FailedPrecondition | None = None
+        self.failure: AetherlessError | None = None
         self.free = threading.Event()  # wakes wait for it
         self.free.set()
         self._start = start

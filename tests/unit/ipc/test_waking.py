@@ -85,6 +85,36 @@ def test_what_the_snapshotter_refuses(
         assert stub.Invoke(call()).woke
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        errors.NotFound("INSTANCE_NOT_FOUND", "gone"),
+        errors.FailedPrecondition("SANDBOX_FAILED", "its init is gone"),
+    ],
+    ids=lambda failure: failure.reason,
+)
+def test_an_instance_that_is_being_replaced(
+    failure: errors.AetherlessError,
+    run_service: Any,
+    stub: IpcServiceStub,
+    snapshotter: Snapshotter,
+    tmp_path: Path,
+) -> None:
+    """Calls wait for the next one, as long as they may."""
+    with run_service():
+        create(stub)
+        admit(stub, tmp_path / "0")
+        snapshotter.failure = failure
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            stub.Invoke(call(timeout=0.3))
+        assert caught.value.reason == "INVOCATION_TIMEOUT"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(stub.Invoke, call(data=b"up"))
+            wait_until(lambda: get(stub).stats.waiting == 1, "it waits")
+            snapshotter.failure = None
+            assert waiting.result().data == b"UP"
+
+
 def test_death_in_the_handler(
     run_service: Any, stub: IpcServiceStub, snapshotter: Snapshotter, tmp_path: Path
 ) -> None:

@@ -29,9 +29,11 @@ ROOM_SLICE_S = 0.02
 # An instance that was woken and does not attach is woken again: it may have ended meanwhile.
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
-# An instance that is between two states says so; that passes.
-PASSING = ("INVALID_STATE_TRANSITION", "OPERATION_IN_PROGRESS")
+# An instance that is between two states says so, and one that has just ended; that passes.
+PASSING = ("INVALID_STATE_TRANSITION", "OPERATION_IN_PROGRESS", "SANDBOX_FAILED")
 PASSING_S = 5.0
+# Another instance is being made in its place, or the channel is about to go: calls wait for either.
+GONE = "INSTANCE_NOT_FOUND"
 
 
 @dataclass(slots=True)
@@ -233,6 +235,8 @@ class Delivery:
                 woke |= self._around.wake(instance)
         except AetherlessError as error:
             woke = False
+            if error.reason == GONE:
+                return 0.0
             now = time.monotonic()
             refused_since = refused_since or now
             if error.reason not in PASSING or now - refused_since >= PASSING_S:
