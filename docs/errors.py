@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from aetherless_cli.entry import INTERRUPTED
 from aetherless_cli.reasons import BY_DOMAIN
 from aetherless_common.errors import CLASSES
 
@@ -30,6 +31,10 @@ This page is made by `python docs/errors.py` from `protos/` and the table of rem
 | 1 | INTERNAL |
 | 2 | wrong use of the command line |
 """
+FOLLOWING = """\
+For what goes on until Ctrl-C (`logs -f`, `events -f`, `stats -w`, `pipeline top`, `up -f`) it is
+the usual end, with status 0 once it goes on. `up` and `check` end with ABORTED when interrupted.
+In the first milliseconds Python alone starts, and may end by the signal, or with a traceback."""
 OWN = {
     "INTERNAL": "A fault of this software.",
     "INVALID_ARGUMENT": "An argument can't be right.",
@@ -73,6 +78,8 @@ def page() -> str:
     lines = [INTRODUCTION.rstrip("\n")]
     classes = sorted(CLASSES.values(), key=lambda cls: cls.exit_status)
     lines += [f"| {cls.exit_status} | {cls.code} |" for cls in classes if cls.exit_status > 1]
+    lines += [f"| {INTERRUPTED} | Ctrl-C (SIGINT), in what has no status of its own for that |"]
+    lines += ["", FOLLOWING]
     for service, table in BY_DOMAIN.items():
         known = meanings(service)
         lines += ["", f"## {service}.aetherless", ""]

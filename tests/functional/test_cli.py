@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ID = "cli-function"
+INTERRUPTS, STEP_S = 12, 0.002
 USAGE, INVALID, NOT_FOUND, PRECONDITION, UNAVAILABLE = 2, 3, 4, 6, 10
 COMMANDS = ("up", "down", "deploy", "delete", "list", "describe", "stats", "validate")
 MORE_COMMANDS = ("doctor", "logs", "evict", "wake", "trace", "check", "config", "completion")
@@ -154,6 +158,25 @@ def test_logs(mesh: Orchestrator) -> None:
         assert terminal.child.poll() is None
         terminal.type(INTERRUPT)
         assert terminal.wait() in {0, 130}
+
+
+@pytest.mark.parametrize("command", ["logs -f", "events -f", "stats -w"])
+def test_an_interrupt_at_any_moment(mesh: Orchestrator, command: str) -> None:
+    """Whatever a command that goes on is at, it ends with its status and without a word."""
+    name, option = command.split()
+    for number in range(INTERRUPTS):
+        with subprocess.Popen(
+            mesh.command(name, ID, option),
+            env=mesh.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as child:
+            assert child.stdout is not None
+            assert os.read(child.stdout.fileno(), 1)
+            time.sleep(number * STEP_S)  # no wait for anything: another moment each time
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=60)
+            assert (child.returncode in {0, 130}, said) == (True, b"")
 
 
 def test_deploy_and_delete(mesh: Orchestrator) -> None:

@@ -15,6 +15,7 @@ from aetherless.registry.v1 import check_pb2, function_pb2
 from aetherless.registry.v1 import registry_service_pb2 as messages
 from aetherless_cli import orchestrator, passing
 from aetherless_cli.client import mesh
+from aetherless_cli.following import followed
 from aetherless_cli.output import error_data
 from aetherless_cli.plain import milliseconds, to_plain
 from aetherless_cli.preflight import check_host, require
@@ -117,10 +118,11 @@ def check(services: Mesh, outcome: Outcome, restores: int, console: Console) -> 
     name = outcome.spec.function_id
     request = messages.CheckHandlerRequest(spec=outcome.spec, restores=restores)
     try:
-        for response in services.registry.CheckHandler(request):
-            _take(outcome, response)
-            if outcome.step:
-                console.passing(f"{name}: {outcome.step} ...")
+        with followed(lambda: services.registry.CheckHandler(request)) as responses:
+            for response in responses:
+                _take(outcome, response)
+                if outcome.step:
+                    console.passing(f"{name}: {outcome.step} ...")
     except AetherlessError as error:
         outcome.error = error
         return

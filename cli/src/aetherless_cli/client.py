@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from aetherless_cli.interruption import held_back
 from aetherless_common.channels import connect
 from aetherless_common.errors import peer_unreachable
 from aetherless_common.settings import Settings
@@ -121,7 +122,8 @@ def mesh(settings: Settings | None = None) -> Iterator[Mesh]:
     try:
         yield services
     finally:
-        services.close()
+        with held_back():
+            services.close()
 
 
 def function_name(function_id: str) -> str:

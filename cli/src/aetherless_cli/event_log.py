@@ -11,6 +11,7 @@ from aetherless.registry.v1 import event_pb2
 from aetherless.registry.v1 import registry_service_pb2 as messages
 from aetherless_cli import errors
 from aetherless_cli.client import PAGE, Mesh, function_name
+from aetherless_cli.following import followed
 from aetherless_common.errors import AetherlessError, OutOfRange, ResourceExhausted, Unavailable
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ def follow_events(mesh: Mesh, wanted: Wanted, start: int, view: EventView) -> No
             follower.read()
             time.sleep(RETRY_PAUSE)
     except KeyboardInterrupt:
-        follower.close()  # the usual end of following
-        view.end()
+        view.end()  # the usual end of following
 
 
 class _Follower:
@@ -90,7 +90,6 @@ class _Follower:
         self._wanted = wanted
         self._start = start
         self._view = view
-        self._stream: Any = None
         self._away = False
 
     def read(self) -> None:
@@ -100,16 +99,11 @@ class _Follower:
             request = messages.WatchEventsRequest(
                 start_sequence=max(self._start, 1), **self._wanted.filters()
             )
-            self._stream = self._mesh.registry.WatchEvents(request)
-            for response in self._stream:
-                self._take(response)
+            with followed(lambda: self._mesh.registry.WatchEvents(request)) as responses:
+                for response in responses:
+                    self._take(response)
         except AetherlessError as error:
             self._bear(error)
-
-    def close(self) -> None:
-        """End the watch."""
-        if self._stream is not None:
-            self._stream.cancel()
 
     def _take(self, response: messages.WatchEventsResponse) -> None:
         """Show events, and remember where to go on."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,12 @@ def undisturbed() -> Iterator[None]:
 def held_back() -> Iterator[None]:
     """Hear the signals at the end only, so that what is made in here is known before.
 
-    They are not blocked: a process that is started would inherit that.
+    They are not blocked: a process that is started would inherit that. Threads beside the main one
+    hear none anyway.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     heard: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:

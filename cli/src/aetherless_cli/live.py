@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aetherless.registry.v1 import registry_service_pb2 as messages
+from aetherless_cli.interruption import held_back
 from aetherless_common.errors import AetherlessError
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Changes:
         self._thread = threading.Thread(
             target=in_this_trace, args=(self._read,), name="changes", daemon=True
         )
-        self._thread.start()
+        with held_back():  # gRPC and the start of a thread take no interrupt well
+            self._thread.start()
 
     def next(self, timeout: float) -> Any:
         """Return the next WatchFunctionsResponse or AetherlessError; None after ``timeout``."""
@@ -43,10 +45,11 @@ class Changes:
 
     def close(self) -> None:
         """End the stream and its thread."""
-        self._ended.set()
-        if self._stream is not None:
-            self._stream.cancel()
-        self._thread.join(timeout=2)
+        with held_back():
+            self._ended.set()
+            if self._stream is not None:
+                self._stream.cancel()
+            self._thread.join(timeout=2)
 
     def _read(self) -> None:
         while not self._ended.is_set():

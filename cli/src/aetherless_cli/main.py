@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aetherless_cli.program import COMPLETION, INTERRUPTED, PROGRAM, USAGE, Options
+from aetherless_cli.entry import INTERRUPTED, interrupted
+from aetherless_cli.program import COMPLETION, PROGRAM, USAGE, Options
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError, internal
 
@@ -174,6 +175,8 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 (one per way to end)
     except AetherlessError as error:
         return _failed(error, options)
     except Exception as error:  # noqa: BLE001 (the outermost place: typed and printed)
+        if interrupted():
+            return INTERRUPTED
         return _failed(_unexpected(error), options, traceback.format_exc())
     return 0
 

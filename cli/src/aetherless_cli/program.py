@@ -9,9 +9,8 @@ from pathlib import Path
 PROGRAM = "aetherctl"
 # Where a shell that wants a completion says so; completion.py answers.
 COMPLETION = "_AETHERCTL_COMPLETE"
-# Exit statuses beside those of the classes of errors.
+# The exit status of wrong use, beside those of the classes of errors and entry.py's.
 USAGE = 2
-INTERRUPTED = 130
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from google.rpc import status_pb2
 
 from aetherless.ipc.v1 import ipc_service_pb2 as messages
+from aetherless_cli.following import followed
 from aetherless_cli.invocation import plain
 from aetherless_cli.output import error_data, print_error
 from aetherless_common.status import from_status
@@ -57,11 +58,12 @@ def _in_order(
     """Yield the ends of all calls by their lines; those that come early wait."""
     early: dict[int, messages.InvokeStreamResponse] = {}
     due = 0
-    for response in ipc.InvokeStream(_calls(request)):
-        early[response.call_id] = response
-        while due in early:
-            yield early.pop(due)
-            due += 1
+    with followed(lambda: ipc.InvokeStream(_calls(request))) as responses:
+        for response in responses:
+            early[response.call_id] = response
+            while due in early:
+                yield early.pop(due)
+                due += 1
 
 
 def _calls(request: messages.InvokeRequest) -> Iterator[messages.InvokeStreamRequest]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aetherless_cli.program import INTERRUPTED
+from aetherless_cli.entry import INTERRUPTED
 from aetherless_common import tracing
 from aetherless_common.errors import AetherlessError
 

@@ -37,17 +37,17 @@ def command(function_id: str, lines: int, *, follow: bool) -> None:
     """Show what a function printed: its standard output and error."""
     from aetherless.snapshotter.v1 import snapshotter_service_pb2 as messages
     from aetherless_cli.client import mesh
+    from aetherless_cli.following import followed
 
     if lines == 0:
         raise click.UsageError("-n 0 shows nothing; take 1 or more, or -1 for all")
     request = messages.TailLogsRequest(function_id=function_id, lines=lines, follow=follow)
     with mesh() as services:
-        stream = services.snapshotter.TailLogs(request)
         try:
-            for part in stream:
-                sys.stdout.buffer.write(part.data)
-                sys.stdout.buffer.flush()
-        except KeyboardInterrupt:
-            stream.cancel()  # the usual end of following
+            with followed(lambda: services.snapshotter.TailLogs(request)) as parts:
+                for part in parts:
+                    sys.stdout.buffer.write(part.data)
+                    sys.stdout.buffer.flush()
+        except KeyboardInterrupt:  # the usual end of following
             if sys.stdout.isatty():
                 print()  # the prompt is not to stand behind the terminal's ^C
