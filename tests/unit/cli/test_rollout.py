@@ -146,7 +146,7 @@ def test_the_first_failure_gives_the_exit_status(
     assert "the orchestrator goes on, and serves: a" in printed.out
     assert "error: READY_TIMEOUT: b: did not listen on port 8081" in printed.err
     assert "    last words" in printed.err
-    assert "remedy: make the program listen" in printed.err
+    assert "remedy: listen on the port in PORT" in printed.err
     registry.script.put(None)
 
 
