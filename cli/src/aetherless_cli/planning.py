@@ -79,9 +79,10 @@ class Planner:
         """
         answer = shown = self.show()
         for left in reversed(range(ATTEMPTS)):
-            etags = {each.function_id: each.etag for each in answer.plan}
             try:
-                return rollout.declare(self._specs, self._pipelines, prune=self._prune, etags=etags)
+                return rollout.declare(
+                    self._specs, self._pipelines, prune=self._prune, planned=answer
+                )
             except Aborted as error:
                 if error.reason != "ETAG_MISMATCH" or not left:
                     raise
@@ -140,6 +141,8 @@ class Planner:
 def _content(answer: messages.ApplyConfigResponse) -> bytes:
     """Return what a plan says, whatever its etags are."""
     copy = messages.ApplyConfigResponse(plan=answer.plan, pipeline_plan=answer.pipeline_plan)
-    for each in copy.plan:
-        each.etag = ""
+    for function in copy.plan:
+        function.etag = ""
+    for pipeline in copy.pipeline_plan:
+        pipeline.etag = ""
     return copy.SerializeToString(deterministic=True)

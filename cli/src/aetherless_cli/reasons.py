@@ -29,7 +29,7 @@ REGISTRY = {
         "FAILED_PRECONDITION",
         "see the present state with aetherctl describe, then decide anew",
     ),
-    "ETAG_MISMATCH": ("ABORTED", "read the function again, then repeat the change"),
+    "ETAG_MISMATCH": ("ABORTED", "read the function or pipeline again, then repeat the change"),
     "REVISION_COMPACTED": ("OUT_OF_RANGE", "list the functions, then watch from that revision"),
     "WATCHER_TOO_SLOW": ("RESOURCE_EXHAUSTED", "read faster, or watch one function only"),
     "PEER_UNREACHABLE": ("UNAVAILABLE", "start the services with aetherctl up"),

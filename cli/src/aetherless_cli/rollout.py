@@ -16,7 +16,7 @@ from aetherless_cli.reasons import error_of
 from aetherless_common.errors import AetherlessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aetherless.registry.v1.pipeline_pb2 import PipelineSpec
     from aetherless_cli.client import Mesh
@@ -59,9 +59,9 @@ class Rollout:
         pipelines: Sequence[PipelineSpec] = (),
         *,
         prune: bool,
-        etags: Mapping[str, str] | None = None,
+        planned: messages.ApplyConfigResponse | None = None,
     ) -> None:
-        """Declare functions and pipelines; with ``etags`` only if they are as they were then.
+        """Declare functions and pipelines; ``planned``, only if they are as they were then.
 
         Raises:
             AetherlessError: the registry refuses them, or does not answer.
@@ -72,8 +72,12 @@ class Rollout:
             pipelines=pipelines,
             prune=prune,
             request_id=str(uuid.uuid4()),
-            etags=etags,
         )
+        if planned is not None:
+            request.etags.update({each.function_id: each.etag for each in planned.plan})
+            request.pipeline_etags.update(
+                {each.pipeline_id: each.etag for each in planned.pipeline_plan}
+            )
         self._begin(self._mesh.registry.ApplyConfig(request).functions)
 
     def roll_back(self, function_id: str, revision: int) -> None:

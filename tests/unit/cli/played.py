@@ -57,6 +57,7 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         self.rollbacks: list[registry_pb2.RollbackFunctionRequest] = []
         # The plans to answer with, and how many declarations are refused as changed meanwhile.
         self.plans: list[list[registry_pb2.FunctionPlan]] = []
+        self.pipeline_plan: list[registry_pb2.PipelinePlan] = []
         self.mismatches = 0
         self.script: queue.SimpleQueue[registry_pb2.FunctionEvent | None] = queue.SimpleQueue()
 
@@ -67,7 +68,9 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
     def ApplyConfig(self, request: Any, context: Any) -> Any:
         """Plan an update of each function, or remember the declaration."""
         if request.validate_only:
-            return registry_pb2.ApplyConfigResponse(plan=self._plan(request))
+            return registry_pb2.ApplyConfigResponse(
+                plan=self._plan(request), pipeline_plan=self.pipeline_plan
+            )
         self.applied.append(request)
         if self.mismatches:
             self.mismatches -= 1

@@ -114,10 +114,16 @@ def test_what_is_shown_is_what_is_done(
 ) -> None:
     """The declaration names the etags of the plan; no output for programs holds a secret."""
     registry.plans.append(PLAN)
+    registry.pipeline_plan.append(
+        registry_service_pb2.PipelinePlan(
+            pipeline_id="p", action=registry_service_pb2.PLAN_ACTION_DELETE, etag="5"
+        )
+    )
     registry.script.put(deployed())
     assert run(["deploy", "--prune", "-o", "json", file]) == 0
     (request,) = registry.applied
     assert dict(request.etags) == {"a": "1", "gone": "1"}
+    assert dict(request.pipeline_etags) == {"p": "5"}
     printed = capsys.readouterr().out
     assert "secret" not in printed
     assert [json.loads(line)["event"] for line in printed.splitlines()] == ["plan", "deployed"]

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from aetherless.registry.v1 import function_pb2, pipeline_pb2, registry_service_pb2
-from aetherless_common.errors import FailedPrecondition, InvalidArgument
+from aetherless_common.errors import Aborted, FailedPrecondition, InvalidArgument
 from aetherless_registry import pipelines, resources
+from aetherless_registry.declare import NO_ETAG
 from aetherless_registry.store import DEPLOYED, FunctionRecord
 
 ACTIONS = registry_service_pb2.PlanAction
@@ -72,6 +73,31 @@ def test_the_plan_says_what_changes() -> None:
     assert made.writes == stored(*wanted)
     pruned = pipelines.declare(before, applied(*wanted, prune=True), FUNCTIONS)
     assert (pruned.plan[-1].pipeline_id, pruned.writes["old"]) == ("old", b"")
+
+
+def test_only_what_was_seen_is_changed() -> None:
+    """The plan has what each pipeline is now; whoever names that is refused once it is not."""
+    before = stored(pipeline("p", "a"), pipeline("old", "a"))
+    request = applied(pipeline("p", "a", "b"), pipeline("new", "b"), prune=True)
+    plan = pipelines.declare(before, request, FUNCTIONS).plan
+    assert [each.etag for each in plan] == [
+        pipelines.etag(before["p"]),
+        NO_ETAG,
+        pipelines.etag(before["old"]),
+    ]
+    request.pipeline_etags.update({each.pipeline_id: each.etag for each in plan})
+    assert pipelines.declare(before, request, FUNCTIONS).plan == plan
+    changes = [
+        ("p", stored(pipeline("p", "b"), pipeline("old", "a"))),
+        ("new", {**before, **stored(pipeline("new", "a"))}),
+        ("old", stored(pipeline("p", "a"))),
+        ("more", {**before, **stored(pipeline("more", "a"))}),  # nobody saw that it would go
+    ]
+    for name, now in changes:
+        with pytest.raises(Aborted) as refused:
+            pipelines.declare(now, request, FUNCTIONS)
+        assert refused.value.reason == "ETAG_MISMATCH"
+        assert refused.value.metadata["pipeline"] == name
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,12 @@ def declare(
         for key, record in sorted(stored.items())
         if request.prune and key not in named and not record.deleting
     ]
-    _check_etags(stored, request.etags, [record.function_id for record in pruned])
+    _check_etags(
+        stored,
+        request.etags,
+        [record.function_id for record in pruned],
+        guarded=is_guarded(request),
+    )
     gone = {record.function_id for record in pruned}
     check_ports((record for key, record in stored.items() if key not in gone), named)
     declared = [
@@ -114,7 +119,12 @@ def check_etag(function_id: str, record: FunctionRecord | None, expected: str) -
     """
     actual = resources.etag(record) if record else NO_ETAG
     if expected and expected != actual:
-        raise errors.etag_mismatch(function_id, expected, actual)
+        raise errors.etag_mismatch("function", function_id, expected, actual)
+
+
+def is_guarded(request: registry_service_pb2.ApplyConfigRequest) -> bool:
+    """Tell whether a request is only for what its caller has seen."""
+    return bool(request.etags or request.pipeline_etags)
 
 
 def check_ports(
@@ -137,12 +147,16 @@ def check_ports(
 
 
 def _check_etags(
-    stored: Mapping[str, FunctionRecord], etags: Mapping[str, str], pruned: Iterable[str]
+    stored: Mapping[str, FunctionRecord],
+    etags: Mapping[str, str],
+    pruned: Iterable[str],
+    *,
+    guarded: bool,
 ) -> None:
-    """Refuse what changed since it was read; with etags, also to prune what was not read at all."""
+    """Refuse what changed since it was read; ``guarded``, also to prune what was not read."""
     for function_id, expected in etags.items():
         check_etag(function_id, stored.get(function_id), expected)
-    for function_id in pruned if etags else ():
+    for function_id in pruned if guarded else ():
         check_etag(function_id, stored[function_id], etags.get(function_id, NO_ETAG))
 
 

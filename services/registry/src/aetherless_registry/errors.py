@@ -101,12 +101,12 @@ def invalid_state_transition(function: str, origin: str, target: str) -> FailedP
     )
 
 
-def etag_mismatch(function: str, expected: str, actual: str) -> Aborted:
-    """Return the error for a function that changed since it was read."""
+def etag_mismatch(kind: str, name: str, expected: str, actual: str) -> Aborted:
+    """Return the error for a "function" or a "pipeline" that changed since it was read."""
     return Aborted(
         "ETAG_MISMATCH",
-        f"the function {function} changed: its etag is {actual}, not {expected}",
-        {"function": function, "expected": expected, "actual": actual},
+        f"the {kind} {name} changed: its etag is {actual}, not {expected}",
+        {kind: name, "expected": expected, "actual": actual},
         remedy="read it again, then retry",
     )
 

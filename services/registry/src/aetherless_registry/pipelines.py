@@ -6,12 +6,14 @@ A pipeline has no revisions: the ipc service is told of what is stored, as it is
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from aetherless.registry.v1 import pipeline_pb2, registry_service_pb2
 from aetherless_common.errors import Violation
 from aetherless_common.stages import ID, Stage, of_messages, problems
 from aetherless_registry import errors, resources
+from aetherless_registry.declare import NO_ETAG, is_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 MOST_PIPELINES = 256
 MAX_TIMEOUT_MS = 900_000
 NS_PER_MS = 1_000_000
+ETAG_DIGITS = 16
 
 
 class Piped(NamedTuple):
@@ -40,6 +43,7 @@ def declare(
     Raises:
         InvalidArgument: CONFIG_INVALID.
         FailedPrecondition: FUNCTION_IN_USE, a pipeline that stays needs one that does not.
+        Aborted: ETAG_MISMATCH.
     """
     functions = list(functions)
     found = _violations(request.pipelines, _callable(functions))
@@ -47,18 +51,39 @@ def declare(
         raise errors.config_invalid(found)
     named = {spec.pipeline_id: spec for spec in request.pipelines}
     others = {key: spec for key, spec in stored.items() if key not in named}
+    _check_etags(stored, request, others if request.prune else ())
     if not request.prune:
         check_functions(others, functions)
         others = {}
     plan = [_plan(stored.get(key), spec) for key, spec in named.items()]
     plan += [
         registry_service_pb2.PipelinePlan(
-            pipeline_id=key, action=registry_service_pb2.PLAN_ACTION_DELETE
+            pipeline_id=key, action=registry_service_pb2.PLAN_ACTION_DELETE, etag=etag(data)
         )
-        for key in others
+        for key, data in others.items()
     ]
     new = {key: resources.encode_pipeline(spec) for key, spec in named.items()}
     return Piped({**dict.fromkeys(others, b""), **new}, plan)
+
+
+def etag(stored: bytes | None) -> str:
+    """Return what is another one for another declaration of a pipeline; NO_ETAG for none."""
+    return hashlib.sha256(stored).hexdigest()[:ETAG_DIGITS] if stored is not None else NO_ETAG
+
+
+def _check_etags(
+    stored: Mapping[str, bytes],
+    request: registry_service_pb2.ApplyConfigRequest,
+    pruned: Iterable[str],
+) -> None:
+    """Refuse what changed since it was read; with etags, also to prune what was not read at all."""
+    expected = dict(request.pipeline_etags)
+    if is_guarded(request):
+        expected = {**dict.fromkeys(pruned, NO_ETAG), **expected}
+    for pipeline_id, wanted in expected.items():
+        actual = etag(stored.get(pipeline_id))
+        if actual != wanted:
+            raise errors.etag_mismatch("pipeline", pipeline_id, wanted, actual)
 
 
 def check_functions(stored: Mapping[str, bytes], functions: Iterable[FunctionRecord]) -> None:
@@ -128,7 +153,7 @@ def _plan(
         if old != new
     ]
     return registry_service_pb2.PipelinePlan(
-        pipeline_id=spec.pipeline_id, action=action, changes=changes
+        pipeline_id=spec.pipeline_id, action=action, changes=changes, etag=etag(stored)
     )
 
 

@@ -119,12 +119,33 @@ class ApplyConfigRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class PipelineEtagsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     FUNCTIONS_FIELD_NUMBER: _builtins.int
     PRUNE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     ETAGS_FIELD_NUMBER: _builtins.int
     PIPELINES_FIELD_NUMBER: _builtins.int
+    PIPELINE_ETAGS_FIELD_NUMBER: _builtins.int
     prune: _builtins.bool
     """Deletes the functions that are not named."""
     request_id: _builtins.str
@@ -137,11 +158,15 @@ class ApplyConfigRequest(_message.Message):
 
     @_builtins.property
     def etags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For functions named here by id, the etag that each must have now; "0" for one that must not exist. When any is named, prune deletes no function that is not."""
+        """For functions named here by id, the etag that each must have now; "0" for one that must not exist. When any function or pipeline has one, prune deletes nothing that has none."""
 
     @_builtins.property
     def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[_pipeline_pb2.PipelineSpec]:
         """The pipelines. Prune deletes those that are not named; a function that a pipeline needs can't be deleted or lose its channel."""
+
+    @_builtins.property
+    def pipeline_etags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The same as etags, for pipelines."""
 
     def __init__(
         self,
@@ -152,10 +177,11 @@ class ApplyConfigRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         etags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         pipelines: _abc.Iterable[_pipeline_pb2.PipelineSpec] | None = ...,
+        pipeline_etags: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etags", b"etags", "functions", b"functions", "pipelines", b"pipelines", "prune", b"prune", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etags", b"etags", "functions", b"functions", "pipeline_etags", b"pipeline_etags", "pipelines", b"pipelines", "prune", b"prune", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,10 +236,13 @@ class PipelinePlan(_message.Message):
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline's id."""
     action: Global___PlanAction.ValueType
     """What happens to it."""
+    etag: _builtins.str
+    """The pipeline's etag before the change; "0" for one that does not exist."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldChange]:
         """The fields that differ from what is declared now; none for a creation or a deletion."""
@@ -224,10 +253,11 @@ class PipelinePlan(_message.Message):
         pipeline_id: _builtins.str = ...,
         action: Global___PlanAction.ValueType = ...,
         changes: _abc.Iterable[Global___FieldChange] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "changes", b"changes", "etag", b"etag", "pipeline_id", b"pipeline_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
