@@ -30,19 +30,16 @@ HOPS, DISCARDED = 2000, 100
 SPIN_S = "0.0005"
 STAGE_SPIN_S = "0.005"  # longer than from one run to the next
 PAYLOAD = bytes(64)
+RELAYED = "the same, with a hand-over to another process and back"
 Way = tuple[str, "Callable[[], object]"]
 
 
 def ways(service: Service, stack: ExitStack) -> list[Way]:
     """Return the calls that are measured beside each other, each tried once."""
-    address = service.home / "empty.sock"
-    stack.enter_context(process(sys.executable, str(PEER), "server", str(address)))
-    bare = stack.enter_context(grpc.insecure_channel(f"unix:{address}"))
-    grpc.channel_ready_future(bare).result(WAIT_S)
+    empty, relayed = (bare_call(service, stack, way) for way in ("server", "relay"))
     plain = stack.enter_context(
         grpc.insecure_channel(f"unix:{service.settings.socket_path('ipc')}")
     )
-    empty: Any = bare.unary_unary("/bench.Empty/Call")
     check = health_pb2_grpc.HealthStub(plain).Check
     invoke: Any = plain.unary_unary(
         "/aetherless.ipc.v1.IpcService/Invoke",
@@ -51,6 +48,7 @@ def ways(service: Service, stack: ExitStack) -> list[Way]:
     )
     found: list[Way] = [
         ("empty gRPC call", lambda: empty(b"")),
+        (RELAYED, lambda: relayed(b"")),
         ("health of the ipc service", lambda: check(health_pb2.HealthCheckRequest())),
     ]
     for name, spin in (("sleeping", "0"), ("spinning", SPIN_S)):
@@ -59,6 +57,15 @@ def ways(service: Service, stack: ExitStack) -> list[Way]:
         request = pb.InvokeRequest(function=f"functions/{name}", data=PAYLOAD)
         found.append((f"Invoke, handler {name}", lambda r=request: invoke(r, timeout=WAIT_S)))  # type: ignore[misc]
     return found
+
+
+def bare_call(service: Service, stack: ExitStack, way: str) -> Any:
+    """Start a bare gRPC server; return its call."""
+    address = service.home / f"{way}.sock"
+    stack.enter_context(process(sys.executable, str(PEER), way, str(address)))
+    channel = stack.enter_context(grpc.insecure_channel(f"unix:{address}"))
+    grpc.channel_ready_future(channel).result(WAIT_S)
+    return channel.unary_unary("/bench.Empty/Call")
 
 
 def round_us(call: Callable[[], object]) -> float:

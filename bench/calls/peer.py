@@ -10,11 +10,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from aetherless_client import attach, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HOP = struct.Struct("<q")
 
@@ -60,7 +63,28 @@ def attacher(count: str) -> None:
 
 def server(address: str) -> None:
     """Serve a gRPC call that takes and returns nothing, with grpcio and no more."""
-    nothing: Any = grpc.unary_unary_rpc_method_handler(lambda request, _: request)
+    serve_bare(address, lambda request, _: request)
+
+
+def relay(address: str) -> None:
+    """Serve the same call, in which another process is woken and wakes us: what each Invoke has."""
+    there, back = os.eventfd(0), os.eventfd(0)
+    if os.fork() == 0:  # before any thread is started
+        end_with_parent()
+        while True:
+            os.eventfd_write(back, os.eventfd_read(there))
+
+    def handle(request: bytes, _: object) -> bytes:
+        os.eventfd_write(there, 1)
+        os.eventfd_read(back)
+        return request
+
+    serve_bare(address, handle)
+
+
+def serve_bare(address: str, handle: Callable[[bytes, Any], bytes]) -> None:
+    """Serve a call with grpcio's server, as it comes."""
+    nothing: Any = grpc.unary_unary_rpc_method_handler(handle)
     served = grpc.server(ThreadPoolExecutor(8))
     handlers = grpc.method_handlers_generic_handler("bench.Empty", {"Call": nothing})
     served.add_generic_rpc_handlers((handlers,))
@@ -71,6 +95,5 @@ def server(address: str) -> None:
 
 
 if __name__ == "__main__":
-    {"handler": handler, "stage": stage, "attacher": attacher, "server": server}[sys.argv[1]](
-        sys.argv[2]
-    )
+    way = {each.__name__: each for each in (handler, stage, attacher, server, relay)}[sys.argv[1]]
+    way(sys.argv[2])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,8 +21,6 @@ from aetherless_ipc.servicer import IpcServicer
 from .asking import RING, WAIT_S, admit, create, get
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub
     from aetherless_common.settings import Settings
 
@@ -140,3 +139,14 @@ def test_damaged_declarations_are_typed(settings: Settings) -> None:
         Broker(settings, Surroundings(lambda _: False)).start()
     assert caught.value.reason == "STORE_CORRUPT"
     assert caught.value.metadata["path"].endswith("channels.json")
+
+
+def test_all_threads_stay_on_one_core(run_service: Any, stub: IpcServiceStub) -> None:
+    """Each thread of the service, gRPC's too, runs on the same core and on no other."""
+    with run_service() as process:
+        create(stub, "c")
+        cores = {
+            frozenset(os.sched_getaffinity(int(thread.name)))
+            for thread in Path(f"/proc/{process.pid}/task").iterdir()
+        }
+    assert [len(core) for core in cores] == [1]

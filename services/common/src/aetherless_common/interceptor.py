@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 import structlog
@@ -73,10 +74,10 @@ class ServiceInterceptor(grpc.ServerInterceptor):
 
     def _unary(self, behavior: Any, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
         """Wrap a handler that returns one answer."""
-        default_s = self._timeouts.get(method.rpartition("/")[2])
+        known = self._known(method)
 
         def handle(request: Any, context: grpc.ServicerContext) -> Any:
-            call = _Call(method, context, default_s)
+            call = _Call(known, context, known.default_s)
             try:
                 response = behavior(request, context)
             except Exception as error:  # noqa: BLE001  # every error becomes a status, here only
@@ -92,9 +93,10 @@ class ServiceInterceptor(grpc.ServerInterceptor):
 
     def _streaming(self, behavior: Any, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
         """Wrap a handler that returns a stream of answers."""
+        known = self._known(method)
 
         def handle(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            call = _Call(method, context, None)
+            call = _Call(known, context, None)
             try:
                 yield from behavior(request, context)
             except Exception as error:  # noqa: BLE001  # every error becomes a status, here only
@@ -108,33 +110,55 @@ class ServiceInterceptor(grpc.ServerInterceptor):
 
         return handle
 
+    def _known(self, method: str) -> _Method:
+        """Return what is the same for all calls of an RPC."""
+        name = method.rpartition("/")[2]
+        say = log.debug if name.startswith(FREQUENT) else log.info
+        silent = name.startswith(FREQUENT) and not log.is_enabled_for(logging.DEBUG)
+        return _Method(method, name, self._timeouts.get(name), None if silent else say)
+
+
+class _Method(NamedTuple):
+    """What is the same for all calls of an RPC.
+
+    Args:
+        path: gRPC's path of it.
+        name: its name.
+        default_s: the deadline for a client that set none.
+        say: writes the log line of a call that was answered; None when it would write nothing.
+    """
+
+    path: str
+    name: str
+    default_s: float | None
+    say: Callable[..., Any] | None
+
 
 class _Call:
     """One call being served: its context for the handler, its log line and its span.
 
     Args:
-        method: gRPC's path of the RPC.
+        method: the RPC.
         context: gRPC's context of the call.
         default_s: the deadline for a client that set none; None for streams.
     """
 
-    def __init__(self, method: str, context: grpc.ServicerContext, default_s: float | None) -> None:
-        name = method.rpartition("/")[2]
+    def __init__(
+        self, method: _Method, context: grpc.ServicerContext, default_s: float | None
+    ) -> None:
         left: float | None = context.time_remaining()
         unlimited = left is None or left > FOREVER_S
         callcontext.begin(default_s if unlimited else left)
-        self._span = rpcspan.begin_served(method, context)
+        self._span = rpcspan.begin_served(method.path, context)
         tracing.make_current(self._span)
         self._begun = time.monotonic()
-        self._frequent = name.startswith(FREQUENT)
-        self._said: dict[str, object] = {"rpc": name}
-        if unlimited and default_s is not None:
-            self._said["default_deadline_s"] = default_s
+        self._method = method
+        self._default_s = default_s if unlimited else None
 
     def done(self) -> None:
         """Log a call that was answered; those that come often are debug lines."""
-        say = log.debug if self._frequent else log.info
-        say("served", code="OK", ms=self._elapsed_ms(), **self._said)
+        if self._method.say is not None:
+            self._method.say("served", code="OK", ms=self._elapsed_ms(), **self._said())
         rpcspan.answered(self._span)
 
     def failed(self, error: Exception) -> errors.AetherlessError:
@@ -142,10 +166,10 @@ class _Call:
         ms = self._elapsed_ms()
         if isinstance(error, errors.AetherlessError) and not isinstance(error, errors.Internal):
             fields = {"reason": error.reason, "error": error.message, **error.metadata}
-            log.warning("refused", code=error.code, ms=ms, details=fields, **self._said)
+            log.warning("refused", code=error.code, ms=ms, details=fields, **self._said())
             rpcspan.failed(self._span, error)
             return error
-        log.error("failed", code="INTERNAL", ms=ms, exc_info=error, **self._said)
+        log.error("failed", code="INTERNAL", ms=ms, exc_info=error, **self._said())
         rpcspan.failed(self._span, error)
         return error if isinstance(error, errors.AetherlessError) else errors.internal()
 
@@ -153,6 +177,13 @@ class _Call:
         """Leave the thread to its next call."""
         self._span.end()
         tracing.make_current(tracing.NOBODY)
+
+    def _said(self) -> dict[str, object]:
+        """Return what each line about the call says."""
+        said: dict[str, object] = {"rpc": self._method.name}
+        if self._default_s is not None:
+            said["default_deadline_s"] = self._default_s
+        return said
 
     def _elapsed_ms(self) -> float:
         """Return how long the call took so far, in milliseconds."""

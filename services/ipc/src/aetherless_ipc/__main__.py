@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aetherless_common.server import run_service
 from aetherless_ipc.broker import ipc_folder
+from aetherless_ipc.core import stay_on_one_core
 from aetherless_ipc.servicer import IpcServicer
 
 if TYPE_CHECKING:
@@ -22,4 +23,5 @@ def cleanup(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    stay_on_one_core()  # before gRPC starts its threads
     sys.exit(run_service("ipc", IpcServicer, cleanup))

@@ -190,19 +190,24 @@ class Attachment(Reader):
         A thread that can lead does so before it sends: it will look by itself, so that the peer
         need not ring the doorbell for the loop's thread.
         """
-        with self._following(call):
-            leads = self._lead.acquire(blocking=False)
-            try:
-                if leads:
-                    self._asleep[0] = AWAKE
-                sent = self.send(call)
-                if leads and sent is Sent.YES:
-                    self._read_for(call)
-            finally:
-                if leads:
-                    self._lead.release()
+        self._followers[call.id] = call
+        try:
+            sent = self._lead_for(call) if self._lead.acquire(blocking=False) else self.send(call)
             if sent is Sent.YES:
                 self._follow(call)
+        finally:
+            self._step_back(call)
+        return sent
+
+    def _lead_for(self, call: AwaitedCall) -> Sent:
+        """Send a call as the leader, and read until it is over; lead no more then."""
+        try:
+            self._asleep[0] = AWAKE
+            sent = self.send(call)
+            if sent is Sent.YES:
+                self._read_for(call)
+        finally:
+            self._lead.release()
         return sent
 
     def await_room(self, length: int, seconds: float) -> None:

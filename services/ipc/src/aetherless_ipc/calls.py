@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from aetherless_ipc import errors, records
 from aetherless_ipc.records import Status
@@ -27,8 +26,7 @@ LONGEST_MESSAGE = 4096
 _ids = itertools.count(time.time_ns())
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What is asked for by a call of a function.
 
     Args:

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aetherless_ring import RingEmptyError, RingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aetherless_ipc.calls import AwaitedCall
     from aetherless_ipc.ringloop import RingLoop
     from aetherless_ring import Consumer
@@ -64,18 +61,16 @@ class Reader(ABC):
 
     def wait(self, call: AwaitedCall) -> None:
         """Read, or let others read, until a call that was sent is over, or went back."""
-        with self._following(call):
-            self._follow(call)
-
-    @contextmanager
-    def _following(self, call: AwaitedCall) -> Iterator[None]:
-        """Let a call be appointed the leader; in the end it appoints another."""
         self._followers[call.id] = call
         try:
-            yield
+            self._follow(call)
         finally:
-            del self._followers[call.id]
-            self._pass_on()
+            self._step_back(call)
+
+    def _step_back(self, call: AwaitedCall) -> None:
+        """Let a call be appointed the leader no more; it appoints another."""
+        del self._followers[call.id]
+        self._pass_on()
 
     def _follow(self, call: AwaitedCall) -> None:
         """Read when it is this call's turn, until it is over, or its time, or the ring."""

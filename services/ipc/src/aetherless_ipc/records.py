@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 CALL = 6  # the type of a record by which a function calls another one
 OVER = 7  # the type of a record by which a stage hears that a run is over
@@ -63,8 +64,7 @@ class Request:
         return cls(number, deadline, trace, method, payload[data_at:])
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """What a peer answered.
 
     Args:
