@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 CALLS = "bench/calls"
 INVOKE = "Invoke, handler sleeping"
+HOPS = (
+    "From the result of a stage to the handler of the next, both in Python, in µs: of a record "
+    "that goes round between two stages; and of one run at a time through the service, whose next "
+    "stage did nothing since the run before."
+)
 
 
 def between(found: dict[str, float]) -> str:
@@ -29,8 +34,21 @@ def call_promises(calls: dict[str, Any]) -> Iterator[Promise]:
     name = "attaching a channel, as after a restore, median"
     yield Promise(name, attach["p50"], 0.5, "ms", CALLS, spread_of(attach))
     for how, limit in (("sleeping", 10), ("spinning", 1)):
-        hop, name = calls[f"hop_{how}_us"], f"from one pipeline stage to the next, Python, {how}"
-        yield Promise(f"{name}, median", hop["p50"], limit, "µs", CALLS, spread_of(hop))
+        name = f"from one pipeline stage to the next, Python, {how}"
+        for when, hop in (
+            ("both at work", calls["hop_us"][how]),
+            ("the next idle before", calls["first_hop_us"][how]),
+        ):
+            yield Promise(f"{name}, {when}", hop["p50"], limit, "µs", CALLS, spread_of(hop))
+
+
+def hop_rows(calls: dict[str, Any]) -> Iterator[str]:
+    """Yield the rows of the hops."""
+    hops = {f"both at work, {how}": hop for how, hop in calls["hop_us"].items()}
+    hops |= {f"the next idle before, {how}": hop for how, hop in calls["first_hop_us"].items()}
+    for name, hop in hops.items():
+        columns = ("p50", "p95", "p99", "minimum", "maximum")
+        yield row(name, *(rounded(hop[column]) for column in columns))
 
 
 def call_tables(calls: dict[str, Any]) -> list[str]:
@@ -40,17 +58,14 @@ def call_tables(calls: dict[str, Any]) -> list[str]:
         us, ratio = found["us"], found["ratio"]
         cells = (rounded(us["median"]), between(us), rounded(ratio["median"]), between(ratio))
         rows.append(row(name, *cells))
-    attach, asleep, awake = (calls[k] for k in ("attach_ms", "hop_sleeping_us", "hop_spinning_us"))
+    attach = calls["attach_ms"]
     return [
         "A call and its answer, 64 B each, in µs: medians of rounds in turn, and their ratio.",
         "",
         *table_of(rows, "", "median", "spread", "of the empty call", "spread"),
-        (
-            "From the result of a stage to the handler of the next, both in Python: "
-            f"{rounded(asleep['p50'])} µs sleeping ({spread_of(asleep)}), "
-            f"{rounded(awake['p50'])} µs spinning ({spread_of(awake)})."
-        ),
+        HOPS,
         "",
+        *table_of(list(hop_rows(calls)), "", "median", "p95", "p99", "lowest", "highest"),
         f"Attaching a channel: {rounded(attach['p50'])} ms ({spread_of(attach)}).",
         "",
     ]

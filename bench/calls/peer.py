@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOP = struct.Struct("<q")
+CIRCLE_ENDS = b"end"
 
 
 def end_with_parent() -> None:
@@ -44,6 +45,25 @@ def stage(spin: str) -> None:
         if len(data) < HOP.size:
             return HOP.pack(time.monotonic_ns())
         return HOP.pack(now - HOP.unpack(data)[0])
+
+    serve(handle, path=path, spin=float(spin))
+
+
+def circle(argument: str) -> None:
+    """Serve a stage of a circle: tell the time to the next one; print how long the hops took."""
+    path = sys.stdin.readline().strip()
+    end_with_parent()
+    spin, count = argument.split("/")
+    took: list[int] = []
+
+    def handle(data: bytes) -> bytes:
+        now = time.monotonic_ns()
+        if data and data != CIRCLE_ENDS:
+            took.append(now - HOP.unpack(data)[0])
+        if data != CIRCLE_ENDS and len(took) < int(count):
+            return HOP.pack(time.monotonic_ns())
+        print(json.dumps(took), flush=True)
+        return CIRCLE_ENDS
 
     serve(handle, path=path, spin=float(spin))
 
@@ -95,5 +115,5 @@ def serve_bare(address: str, handle: Callable[[bytes, Any], bytes]) -> None:
 
 
 if __name__ == "__main__":
-    way = {each.__name__: each for each in (handler, stage, attacher, server, relay)}[sys.argv[1]]
-    way(sys.argv[2])
+    ways = (handler, stage, circle, attacher, server, relay)
+    {way.__name__: way for way in ways}[sys.argv[1]](sys.argv[2])

@@ -55,6 +55,7 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
     host = dict.fromkeys(("date", "processors", "model", "memory_gib", "kernel"), "x")
     host |= dict.fromkeys(("criu", "python", "commit"), "x")
     deploy = dict.fromkeys(("total", "own", "added", "rollback"), asdict(Summary.of([90.0])))
+    hops = {"sleeping": asdict(Summary.of([8.0])), "spinning": asdict(Summary.of([0.8]))}
     return {
         "host": host,
         "wakes": {"hello": hello},
@@ -72,8 +73,8 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
                 )
             },
             "attach_ms": asdict(Summary.of([0.3])),
-            "hop_sleeping_us": asdict(Summary.of([8.0])),
-            "hop_spinning_us": asdict(Summary.of([0.8])),
+            "hop_us": hops,
+            "first_hop_us": hops,
         },
         "images": images.summary([{"pipeline": [30.0, 31.0, 32.0], "HTTP": [62.0]}]),
     }

@@ -12,6 +12,7 @@
 #define HEAR_AFTER 20000000u /* ns of spinning until the caller hears the service */
 #define LONGEST_NAP 1000 /* ms; a bell is never missed, but a caller has other things to see to */
 #define EVENTS 8
+#define MOST_RINGS 512 /* bytes read from a pipe; an eventfd gives 8 */
 
 /* Return a source that has something, or is damaged; the one after the last comes first. */
 static struct source *find_record(Server *server)
@@ -57,7 +58,7 @@ static void mark_sources(Server *server)
 static bool glance(Server *server)
 {
 	mark_sources(server);
-	for (int turn = 0; turn < AETHER_GLANCES; turn++)
+	for (size_t looked = 0; looked < AETHER_GLANCES; looked += server->source_count)
 		for (size_t place = 0; place < server->source_count; place++)
 			if (stirs(&server->sources[place]))
 				return true;
@@ -85,17 +86,27 @@ static bool doze_all(Server *server)
 	return idle;
 }
 
-/* Hear the bell of a source; false when it is none's. */
-static bool hear_bell(const Server *server, int descriptor)
+/* Note that a source's bell has rung; false when it is none's. */
+static bool note_bell(Server *server, int descriptor)
 {
-	uint64_t rung;
-	struct iovec into = {&rung, sizeof(rung)};
 	for (size_t place = 0; place < server->source_count; place++)
 		if (server->sources[place].wake == descriptor)
-			/* Its flags are the other side's too; another may have heard it. */
-			return syscall(SYS_preadv2, descriptor, &into, 1L, -1L, -1L,
-				       (long)RWF_NOWAIT) >= -1;
+			return server->sources[place].has_rung = true;
 	return false;
+}
+
+/* Read the bells that have rung; that can wait until their records are handled. */
+static void quiet_bells(Server *server)
+{
+	char rings[MOST_RINGS];
+	struct iovec into = {rings, sizeof(rings)};
+	for (size_t place = 0; place < server->source_count; place++) {
+		struct source *source = &server->sources[place];
+		/* Others may have its flags, O_NONBLOCK as well, or have heard it. */
+		if (source->has_rung &&
+		    syscall(SYS_preadv2, source->wake, &into, 1L, -1L, -1L, (long)RWF_NOWAIT) >= -1)
+			source->has_rung = false;
+	}
 }
 
 /* Sleep until a bell rings; false when it was, or may have been, something else. */
@@ -105,9 +116,9 @@ static bool nap(Server *server)
 	int count;
 	bool bells_only = true;
 	Py_BEGIN_ALLOW_THREADS count = epoll_wait(server->poll, events, EVENTS, LONGEST_NAP);
-	for (int place = 0; place < count; place++)
-		bells_only &= hear_bell(server, events[place].data.fd);
-	Py_END_ALLOW_THREADS server->idle_since = 0;
+	Py_END_ALLOW_THREADS for (int place = 0; place < count; place++) bells_only &=
+		note_bell(server, events[place].data.fd);
+	server->idle_since = 0;
 	return count > 0 && bells_only;
 }
 
@@ -121,6 +132,7 @@ static enum aether_next_step sleep_on_bells(Server *server)
 {
 	if (PyErr_CheckSignals() < 0)
 		return FAILED;
+	quiet_bells(server);
 	if (!doze_all(server))
 		return go_on_or(server, LOOK);
 	return nap(server) ? go_on_or(server, HEAR) : HEAR;

@@ -279,6 +279,7 @@ static PyObject *server_serve(PyObject *self, PyObject *argument)
 	PyObject *handed = NULL;
 	while (step == GO_ON)
 		handed = server->stopped ? (step = HEAR, NULL) : serve_once(server, limit, &step);
+	quiet_bells(server); /* who sleeps here next shall not take them for its own */
 	return handed || step == FAILED ? handed : PyLong_FromLong(step);
 }
 

@@ -16,6 +16,7 @@ enum aether_next_step { LOOK = 0, HEAR = 1, GO_ON = 2, FAILED = 3 };
 struct source {
 	End *end;
 	int wake;
+	bool has_rung;	 /* and was not read since */
 	uint64_t seen;	 /* records that begin below may have been handled before */
 	PyObject *free;	 /* at most once: a list of free slots; else NULL */
 	struct way *way; /* of an edge; NULL leaves its records to the caller */
