@@ -183,6 +183,24 @@ def test_a_server_that_forks_and_ends(mesh: Orchestrator) -> None:
     assert before.isdisjoint(process.pid for process in mesh.tree(instance))
 
 
+def test_a_server_that_ends_at_its_process_limit(mesh: Orchestrator) -> None:
+    """The cause is recorded; an end without it, of the next instance, is one like others."""
+
+    def told(reason: str) -> list[dict[str, Any]]:
+        return [each for each in events(mesh, "forks") if each["reason"] == reason]
+
+    assert call(FORKS.port).ok
+    assert call(FORKS.port, "/ends_at_its_process_limit").error in ENDED
+    wait_until(lambda: told("PROCESS_LIMIT_EXCEEDED"), "the cause is recorded", PATIENCE_S)
+    (event,) = told("PROCESS_LIMIT_EXCEEDED")
+    assert (event["metadata"]["limit"], event["metadata"]["status"]) == ("1024", "3")
+    exited = len(told("HANDLER_EXITED"))
+    wait_until(lambda: call(FORKS.port).ok, "the next call is served", PATIENCE_S)
+    assert call(FORKS.port, "/forks_and_ends").error in ENDED
+    wait_until(lambda: len(told("HANDLER_EXITED")) > exited, "it is recorded", PATIENCE_S)
+    assert len(told("PROCESS_LIMIT_EXCEEDED")) == 1
+
+
 def test_a_handler_that_ignores_signals(mesh: Orchestrator) -> None:
     """Nothing is asked of it: it is evicted and deleted as any other."""
     assert call(DEAF.port).ok

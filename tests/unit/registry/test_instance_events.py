@@ -57,6 +57,19 @@ def test_a_wake_says_who_woke_it_and_how_long_it_took() -> None:
     assert (event.time_ns, event.event_class) == (AT, EventClass.ROUTINE)
 
 
+def test_an_end_at_the_limit_of_processes() -> None:
+    """It is told with the limit; without one it is an end like others."""
+    ended = instance_pb2.TreeEnd(
+        cause=instance_pb2.TREE_END_CAUSE_EXITED, exit_status=1, process_limit=1024
+    )
+    event = instance_events.tree_ended(instance(last_end=ended))
+    assert (event.reason, event.severity) == ("PROCESS_LIMIT_EXCEEDED", WARNING)
+    assert event.metadata == {"instance": "f-r2-0", "status": "1", "signal": "0", "limit": "1024"}
+    assert "1024 processes and threads, and ended with status 1" in event.message
+    ended.process_limit = 0
+    assert instance_events.tree_ended(instance(last_end=ended)).reason == "HANDLER_EXITED"
+
+
 def test_a_wake_without_an_answer_has_no_first_byte() -> None:
     """One by command, for example."""
     event = instance_events.woken(noticed(cause=instance_pb2.WAKE_CAUSE_COMMAND))

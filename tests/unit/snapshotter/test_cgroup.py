@@ -165,6 +165,7 @@ def test_the_limit_of_processes_is_told(group: InstanceGroup) -> None:
         )
     assert done.returncode == 1
     assert group.process_limit_met() == PIDS
+    assert [group.process_limit_newly_met() for _ in range(2)] == [PIDS, 0]
     assert len(group.tree_processes()) == PIDS - 1
     group.kill()
 

@@ -106,6 +106,12 @@ def tree_ended(instance: instance_pb2.Instance) -> EventRecord:
         return _end_event(instance, "MEMORY_LIMIT_EXCEEDED", text, {"limitBytes": limit})
     how = f"by signal {end.signal}" if end.signal else f"with status {end.exit_status}"
     metadata = {"status": end.exit_status, "signal": end.signal}
+    if limit := end.process_limit:
+        text = (
+            f"it met its limit of {limit} processes and threads, and ended {how};"
+            " the next call wakes it"
+        )
+        return _end_event(instance, "PROCESS_LIMIT_EXCEEDED", text, {**metadata, "limit": limit})
     text = f"the program ended {how}; the next call wakes it"
     return _end_event(instance, "HANDLER_EXITED", text, metadata)
 

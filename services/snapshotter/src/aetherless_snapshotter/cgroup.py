@@ -84,6 +84,7 @@ class InstanceGroup:
         self._instance = _checked(instance)
         self._v2 = cgroup_v2_mount()
         self._v1 = {name: path for name in _CONTROLLERS if (path := cgroup_v1_mount(name))}
+        self._refused = 0  # forks, up to when it was asked last
 
     @property
     def path(self) -> Path:
@@ -123,11 +124,16 @@ class InstanceGroup:
         return used["rss" if "memory" in self._v1 else "anon"] + used["shmem"]
 
     def process_limit_met(self) -> int:
-        """Return the limit of processes and threads when the tree has met it, else 0."""
-        tree = self._tree("pids")
-        events = dict(line.split() for line in (tree / "pids.events").read_text().splitlines())
-        met = int(events["max"]) > 0
-        return int((tree / "pids.max").read_text()) if met else 0
+        """Return the limit of processes and threads when the tree has ever met it, else 0."""
+        return self._process_limit() if self._forks_refused() else 0
+
+    def process_limit_newly_met(self) -> int:
+        """Return the same of the time since this was asked last; 0 when the group is gone."""
+        try:
+            before, self._refused = self._refused, self._forks_refused()
+            return self._process_limit() if self._refused > before else 0
+        except OSError:
+            return 0
 
     def tree_processes(self) -> list[int]:
         """Return the processes in the tree's group, by their ids on this host."""
@@ -171,6 +177,14 @@ class InstanceGroup:
         self._enable("memory")
         (tree / "memory.max").write_text(str(limit))
         (tree / "memory.oom.group").write_text("1")
+
+    def _forks_refused(self) -> int:
+        """Return how often the limit of processes and threads stood in the tree's way."""
+        text = (self._tree("pids") / "pids.events").read_text()
+        return int(dict(line.split() for line in text.splitlines())["max"])
+
+    def _process_limit(self) -> int:
+        return int((self._tree("pids") / "pids.max").read_text())
 
     def _limit_pids(self, limit: int) -> None:
         if "pids" not in self._v1:

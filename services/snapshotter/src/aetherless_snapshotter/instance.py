@@ -318,6 +318,7 @@ def to_tree_end(event: Evicted | RootExited, now_ns: int) -> instance_pb2.TreeEn
     if event.out_of_memory:
         message.cause = instance_pb2.TREE_END_CAUSE_MEMORY_LIMIT
     message.exit_status, message.signal = event.code, event.signal
+    message.process_limit = event.process_limit
     return message
 
 

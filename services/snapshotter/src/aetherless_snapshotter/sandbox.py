@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from aetherless_snapshotter.sandbox_events import (
     Armed,
     Event,
     Quiesced,
+    RootExited,
     SandboxEnded,
     SandboxState,
     SandboxStatus,
@@ -83,6 +85,7 @@ class Sandbox:
         self.netns_path = Path(f"/proc/{record.pid}/ns/net")
         self._record = record
         self._group = InstanceGroup(record.cgroup, record.instance_id)
+        self._group.process_limit_newly_met()  # what was before is nobody's end
         self._on_event = on_event
         self._sequence = sequence
         self._open = True
@@ -367,6 +370,8 @@ class Sandbox:
         event = read_event(line)
         if isinstance(event, Woke):
             self._sequence = event.wake.sequence
+        if isinstance(event, RootExited):
+            event = replace(event, process_limit=self._group.process_limit_newly_met())
         self._events.put(lambda: self._on_event(event))
 
     def _catch_up(self) -> None:

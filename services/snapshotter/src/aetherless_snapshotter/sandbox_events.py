@@ -117,12 +117,14 @@ class RootExited:
         code: the exit status, -1 when a signal ended it.
         signal: the signal that ended it, 0 when it exited.
         out_of_memory: the memory limit was met.
+        process_limit: the limit of processes and threads, if it was met since the last such end.
     """
 
     pid: int
     code: int
     signal: int
     out_of_memory: bool
+    process_limit: int = 0
 
 
 @dataclass(frozen=True)

@@ -315,6 +315,14 @@ def starts_threads() -> None:
         threading.Thread(target=wait_quietly, daemon=True).start()
 
 
+def ends_at_its_process_limit() -> None:
+    """Start threads as long as that is possible, then end."""
+    try:
+        starts_threads()
+    except RuntimeError:
+        os._exit(3)
+
+
 def wait_quietly() -> None:
     """Do nothing for ever, in a thread."""
     threading.Event().wait()
@@ -348,7 +356,7 @@ FAULTS: dict[str, Callable[[], None]] = {
         ),
         *(eat, eats_in_a_child, eats_in_the_warm_up, shares_memory, fills_folders),
         *(fills_tmp, makes_files),
-        *(bombs, spins_in_sessions, forks_and_ends, starts_threads),
+        *(bombs, spins_in_sessions, forks_and_ends, starts_threads, ends_at_its_process_limit),
         *(floods_the_log,),
     )
 }

@@ -458,12 +458,15 @@ class TreeEnd(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     EXIT_STATUS_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    PROCESS_LIMIT_FIELD_NUMBER: _builtins.int
     cause: Global___TreeEndCause.ValueType
     """What ended it."""
     exit_status: _builtins.int
     """The exit status of its first process; -1 when a signal ended it, zero unless it exited."""
     signal: _builtins.int
     """The signal that ended its first process; zero for none."""
+    process_limit: _builtins.int
+    """The limit of processes and threads, if it stood in the way of one since the end before; else zero."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was seen; tells one end from another."""
@@ -475,10 +478,11 @@ class TreeEnd(_message.Message):
         cause: Global___TreeEndCause.ValueType = ...,
         exit_status: _builtins.int = ...,
         signal: _builtins.int = ...,
+        process_limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "exit_status", b"exit_status", "signal", b"signal", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "exit_status", b"exit_status", "process_limit", b"process_limit", "signal", b"signal", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
