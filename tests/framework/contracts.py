@@ -72,7 +72,7 @@ class Contracts:
         if service not in self.channels:
             options = (
                 ("grpc.initial_reconnect_backoff_ms", 50),
-                ("grpc.min_reconnect_backoff_ms", 50),
+                ("grpc.min_reconnect_backoff_ms", 2000),
                 ("grpc.max_reconnect_backoff_ms", 200),
             )
             target = f"unix:{self.settings.socket_path(service)}"

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
 import stat
 import threading
 import time
@@ -195,6 +197,20 @@ def test_a_returning_server_is_found_soon(settings: Settings) -> None:
                 stub.GetChannel(pb.GetChannelRequest())
             with serving(settings, "ipc", make_ipc()):
                 stub.GetChannel(pb.GetChannelRequest(), timeout=WAIT_S, wait_for_ready=True)
+
+
+def test_a_connection_may_take_a_while_to_be_made(settings: Settings) -> None:
+    """As on a busy host: the client does not give up one whose server is slow to speak."""
+    with socket.socket(socket.AF_UNIX) as listener, connect(settings, "ipc") as channel:
+        listener.bind(str(settings.socket_path("ipc")))
+        listener.listen()
+        call = rpc.IpcServiceStub(channel).GetChannel.future(pb.GetChannelRequest())
+        client, _ = listener.accept()
+        with client:
+            client.settimeout(WAIT_S)
+            assert client.recv(4096).startswith(b"PRI * HTTP/2.0")
+            assert not select.select([client], [], [], 0.5)[0]  # gRPC's least is 0.1 s
+            call.cancel()
 
 
 def test_a_late_answer_is_a_typed_timeout(settings: Settings) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from aetherless_common.settings import Settings
 
 # A service that comes back is to be found at once, not after gRPC's default of up to two minutes.
+# "min_reconnect_backoff" is not about pauses: it is how long a connection may take to be made, and
+# on a busy host a service needs more than gRPC's least, 100 ms, for its first words.
 # Errors travel in metadata, of which gRPC takes no more than 8 KiB by default.
 # A message carries what a record of a ring does, 16 MiB, and what is around it.
 MESSAGES = (("grpc.max_receive_message_length", 20 << 20),)
@@ -28,7 +30,7 @@ OPTIONS = (
     ("grpc.max_metadata_size", 256 << 10),
     ("grpc.absolute_max_metadata_size", 512 << 10),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.use_local_subchannel_pool", 1),
 )
