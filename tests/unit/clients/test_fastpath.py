@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,75 @@ def test_a_thread_of_the_handlers_reads_its_answer(service: Service, edges: Exit
             reply(side, asked(side), b"again")
             assert side.answer() == Answer(run, 0, b"again")
         into.wait_consumed()
+
+
+def test_a_record_that_another_thread_overtakes_stays_held(
+    service: Service, edges: ExitStack
+) -> None:
+    """The one behind it is finished first: neither is given back before both are done."""
+    into = edges.enter_context(Edge("p/a/b"))
+    begun = {name: threading.Event() for name in (b"call", b"one")}
+    ends = {name: threading.Event() for name in begun}
+    ways: dict[bytes, bytes] = {}
+
+    def handle(data: bytes) -> bytes:
+        ways[data] = way()
+        if data in begun:
+            begun[data].set()
+            assert ends[data].wait(LIMIT_S)
+        return data
+
+    with serving(service, handle, threads=2) as side:
+        declare(side, "p/b", number=1, inputs=1)
+        into.feed(side)
+        settle(side)
+        side.send(request(1, b"call"))
+        assert begun[b"call"].wait(LIMIT_S)
+        into.put(11, b"one")
+        assert begun[b"one"].wait(LIMIT_S)
+        assert ways[b"one"] == FAST
+        ends[b"call"].set()
+        assert side.answer() == Answer(1, 0, b"call")
+        for run in range(12, 20):
+            into.put(run, b"two")
+            assert side.answer() == Answer(run, 0, b"two", stage=2)
+        assert into.consumed() == 0
+        ends[b"one"].set()
+        assert side.answer() == Answer(11, 0, b"one", stage=2)
+        into.wait_consumed()
+
+
+def test_threads_take_the_lead_from_each_other_at_any_moment(
+    service: Service, edges: ExitStack
+) -> None:
+    """Each request is answered once and none is counted as at work for ever after."""
+    into = edges.enter_context(Edge("p/a/b"))
+    shortest = sys.getswitchinterval()
+    edges.callback(sys.setswitchinterval, shortest)
+    sys.setswitchinterval(1e-6)
+    numbers = range(1, 2001)
+
+    def handle(data: bytes) -> bytes:
+        time.sleep(int(data) % 3 * 1e-5)  # for others to run meanwhile
+        return data
+
+    with serving(service, handle, threads=3) as side:
+        declare(side, "p/b", number=1, inputs=1)
+        into.feed(side)
+        settle(side)
+        answered = []
+        for number in numbers:
+            data = b"%d" % number
+            put = into.put if number % 2 else lambda run, what: side.send(request(run, what))
+            put(number, data)
+            if number > 4:
+                answered.append(side.answer().request_id)
+        answered += [side.answer().request_id for _ in range(4)]
+        assert sorted(answered) == list(numbers)
+        into.wait_consumed()
+        side.send(b"go", RecordType.SHUTDOWN)
+        assert side.has_ended()
+        service.attached().end()
 
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])

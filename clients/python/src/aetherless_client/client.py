@@ -228,8 +228,6 @@ class Client:
         return None
 
     def _take_over(self, channel: Channel, fast: FastPath, ended: Any) -> Work:
-        if not fast.has_lost_lead:
-            self._begin_work()
         try:
             return Work(channel, *fast.take_over(ended))
         finally:

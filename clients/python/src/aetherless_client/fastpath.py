@@ -71,16 +71,16 @@ class FastPath:
         channel: what is served.
         handlers: what serves it.
         lead: the right to read, lent while a handler runs.
-        lost: called when another thread has taken the lead meanwhile.
+        begun: called when a request is no longer the fast path's alone.
     """
 
     def __init__(
-        self, channel: Channel, handlers: Handlers, lead: Lead, lost: Callable[[], None]
+        self, channel: Channel, handlers: Handlers, lead: Lead, begun: Callable[[], None]
     ) -> None:
         self.handlers = handlers
         self.has_lost_lead = False
         self._lead = lead
-        self._lost = lost
+        self._begun = begun
         self._lock = threading.Lock()
         self._adopted: tuple[Held, ...] | None = None
         plan = channel.stages.plan()
@@ -115,7 +115,10 @@ class FastPath:
             BaseException: what the handler raised, when that is no failure but an end.
         """
         request, stage, result, failed = ended
-        held = self._adopt()
+        with self._lock:  # who takes the lead meanwhile is done with that
+            held = self._adopt()
+            if not self.has_lost_lead:
+                self._begun()
         outcome = _failure(result) if failed else _success(result)
         return Handed(request, stage, held, outcome)
 
@@ -131,17 +134,21 @@ class FastPath:
         return self._server.is_lent()
 
     def take_lead(self) -> bool:
-        """Take the lead if it is lent."""
-        if not self._server.take_lead():
-            return False
-        self.has_lost_lead = True
-        self._lost()
+        """Take the lead if it is lent; what is at work comes before what is read from now on."""
+        with self._lock:
+            if not self._server.take_lead():
+                return False
+            self._adopt()
+            self.has_lost_lead = True
+            self._begun()
+            self._lead.become_mine()
         return True
 
     def stop(self) -> None:
         """Publish nothing more; what is at work is held as the inputs hold it."""
         self.abandon()
-        self._adopt()
+        with self._lock:
+            self._adopt()
 
     def abandon(self) -> None:
         """Publish nothing more, in a child process."""
@@ -149,15 +156,14 @@ class FastPath:
         self._server.stop()
 
     def _adopt(self) -> tuple[Held, ...]:
-        """Have the request at work held by its input, once."""
-        with self._lock:
-            at_work = self._server.at_work()
-            if self._adopted is None and at_work is not None:
-                place, request, end, slot = at_work
-                # The first source is the channel, whose records are not held.
-                source = self._inputs[place - 1] if place else None
-                self._adopted = (source.adopt(request, end, slot),) if source else ()
-            return self._adopted or ()
+        """Have the request at work held by its input, once; the lock is held."""
+        at_work = self._server.at_work()
+        if self._adopted is None and at_work is not None:
+            place, request, end, slot = at_work
+            # The first source is the channel, whose records are not held.
+            source = self._inputs[place - 1] if place else None
+            self._adopted = (source.adopt(request, end, slot),) if source else ()
+        return self._adopted or ()
 
 
 def _success(result: Any) -> Outcome:
@@ -177,13 +183,13 @@ def _failure(error: BaseException) -> Outcome:
 
 
 def fast_path(
-    channel: Channel, handlers: Handlers | None, lead: Lead, lost: Callable[[], None]
+    channel: Channel, handlers: Handlers | None, lead: Lead, begun: Callable[[], None]
 ) -> FastPath | None:
     """Return the fast path of a channel; None when its requests can't go one now."""
     if handlers is None or channel.is_leaving or IMPLEMENTATION != "native":
         return None
     if channel.fast is None or channel.fast.handlers is not handlers:
         channel.leave_fast_path()
-        channel.fast = FastPath(channel, handlers, lead, lost)
+        channel.fast = FastPath(channel, handlers, lead, begun)
     # It may be with a handler still that another thread runs.
     return None if channel.fast.has_lost_lead else channel.fast

@@ -24,7 +24,7 @@ class Lender(Protocol):
         """Whether the lead may be taken."""
 
     def take_lead(self) -> bool:
-        """Take the lead from the lender; False when it is not lent."""
+        """Take the lead from the lender, by ``become_mine``; False when it is not lent."""
 
 
 class Lead:
@@ -43,10 +43,13 @@ class Lead:
         """Take the lead; False when another thread has it."""
         if not self._lock.acquire(blocking=False):
             lender = self.lender
-            if lender is None or not lender.take_lead():
-                return False
-        self._owner = threading.get_ident()
+            return lender is not None and lender.take_lead()
+        self.become_mine()
         return True
+
+    def become_mine(self) -> None:
+        """Note that the calling thread leads."""
+        self._owner = threading.get_ident()
 
     def is_mine(self) -> bool:
         """Whether the calling thread leads."""
