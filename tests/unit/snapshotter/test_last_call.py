@@ -108,7 +108,9 @@ def test_what_was_taken_is_answered_and_what_comes_later_is_not_worked_on(
             quick.request("/late/0")
         assert answer.result(WAIT).body == b"/slow/3"
         assert eviction.result(WAIT).instance.evictions == 1
-    with suppress(ConnectionResetError):  # as good an end, after the whole answer
+    # A reset alone when the other connection held the end up: acknowledgements are held too, so
+    # that the kernel takes the answer for lost by then, and sends no FIN after it.
+    with suppress(ConnectionResetError):
         assert slow.client.recv(1) == b""
     assert asked(place) == ["asked /first/0", "asked /slow/3"]
     assert connect(place).request("/next/0").ok
