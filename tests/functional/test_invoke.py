@@ -196,12 +196,12 @@ def test_an_instance_is_replaced_under_calls(mesh: Orchestrator) -> None:
 
     def victim(turn: int) -> Process | None:
         for each in mesh.contracts.instances():
-            if each.workload.function_id == ID and each.root_pid > 1:
+            if each.workload.function_id == BOTH and each.root_pid > 1:
                 with suppress(ProcessLookupError):  # what is told is a moment old
                     return Process.of((each.root_pid, each.init_pid)[turn % 2])
         return None
 
-    with Callers(mesh, ID) as callers:
+    with Callers(mesh, BOTH) as callers:
         for turn in range(8):
             callers.go_on(10)
             found = wait_until(partial(victim, turn), "it runs")
