@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +20,6 @@ from framework.channel_service import LIMIT_S, Answer, Service, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from framework.channel_service import Attachment
 
@@ -303,6 +304,35 @@ def test_results_of_every_kind(service: Service) -> None:
         assert service.call(side, b"c").status == 1
         assert service.call(side, b"d") == Answer(4, 1, b"KeyError: b'd'")
         assert service.call(side, b"a") == Answer(5, 0, b"x")
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_failure_keeps_no_region(tmp_path: Path, edges: ExitStack, kept: int) -> None:
+    """Nor does a handler that keeps it: a region that stays mapped is in a checkpoint's way."""
+    failures: list[BaseException] = []
+
+    def handle(data: bytes) -> bytes:
+        try:
+            return {b"": b""}[data]
+        except KeyError as error:
+            failures.extend([error] * kept)
+            raise
+
+    gc.disable()
+    edges.callback(gc.enable)
+    with (
+        Service(tmp_path / "its.sock") as service,
+        Edge("p/a/b") as into,
+        serving(service, handle) as side,
+    ):
+        declare(side, "p/b", number=1, inputs=1)
+        into.feed(side)
+        settle(side)
+        into.put(3, b"x")
+        assert side.answer().status == 1
+        assert service.call(side, b"x").status == 1
+    del into, side
+    assert "aether-test" not in Path("/proc/self/maps").read_text()
 
 
 def test_an_exception_that_is_no_failure_ends_the_loop(service: Service) -> None:

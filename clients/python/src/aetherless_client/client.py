@@ -222,7 +222,10 @@ class Client:
         if fast is None or ended == Step.LOOK:
             return self._work_of(channel, spin)
         if ended != Step.HEAR:
-            return self._take_over(channel, fast, ended)
+            try:
+                return self._take_over(channel, fast, ended)
+            finally:
+                del ended  # a handler's exception has this frame, and would be kept by it
         channel.hear()
         channel.stages.sweep()
         return None

@@ -79,13 +79,14 @@ class FastPath:
     ) -> None:
         self.handlers = handlers
         self.has_lost_lead = False
+        self._is_over = False
         self._lead = lead
         self._begun = begun
         self._lock = threading.Lock()
         self._adopted: tuple[Held, ...] | None = None
         plan = channel.stages.plan()
         self._inputs = plan.inputs
-        self._server = Server(
+        self._server: Server | None = Server(
             sources=(channel.source(), *plan.sources),
             ways=plan.ways,
             reply=channel.producer,
@@ -106,7 +107,7 @@ class FastPath:
         Returns:
             A Step, or what ``take_over`` wants.
         """
-        return self._server.serve(spin)
+        return self._server.serve(spin) if self._server else Step.HEAR
 
     def take_over(self, ended: tuple[Request, Stage | None, Any, bool]) -> Handed:
         """Take a request over whose handler has ended; ``forget`` is to follow.
@@ -125,18 +126,21 @@ class FastPath:
     def forget(self) -> None:
         """Leave the request that was at work to who took it over."""
         with self._lock:
-            self._server.done()
+            if self._server:
+                self._server.done()
             self._adopted = None
             self.has_lost_lead = False
+            self._let_go_if_over()
 
     def is_lent(self) -> bool:
         """Whether a handler runs, and the lead is anybody's."""
-        return self._server.is_lent()
+        server = self._server
+        return server is not None and server.is_lent()
 
     def take_lead(self) -> bool:
         """Take the lead if it is lent; what is at work comes before what is read from now on."""
         with self._lock:
-            if not self._server.take_lead():
+            if not (self._server and self._server.take_lead()):
                 return False
             self._adopt()
             self.has_lost_lead = True
@@ -149,15 +153,23 @@ class FastPath:
         self.abandon()
         with self._lock:
             self._adopt()
+            self._let_go_if_over()
 
     def abandon(self) -> None:
         """Publish nothing more, in a child process."""
+        self._is_over = True
         self._lead.lender = None
-        self._server.stop()
+        if self._server:
+            self._server.stop()
+
+    def _let_go_if_over(self) -> None:
+        """Let go of the rings when nothing is at work: an exception's frames may keep this."""
+        if self._is_over and self._server and self._server.at_work() is None:
+            self._server = None
 
     def _adopt(self) -> tuple[Held, ...]:
         """Have the request at work held by its input, once; the lock is held."""
-        at_work = self._server.at_work()
+        at_work = self._server.at_work() if self._server else None
         if self._adopted is None and at_work is not None:
             place, request, end, slot = at_work
             # The first source is the channel, whose records are not held.
