@@ -106,10 +106,14 @@ class End:
         self._counts["bytes"] += length
 
     def _wake(self, bed: ControlField) -> None:
-        """Wake the other side as it asked for, once."""
-        how, self._beds[bed // 4] = self._beds[bed // 4], Sleep.AWAKE
+        """Wake the other side as it asked for, once.
+
+        A side that is awake is left alone: it may say in this moment that it sleeps.
+        """
+        how = self._beds[bed // 4]
         if how == Sleep.AWAKE:
             return
+        self._beds[bed // 4] = Sleep.AWAKE
         self._counts["wakes"] += 1
         if how == Sleep.ON_FUTEX:
             self._futex(bed, _FUTEX_WAKE, 1, None)
