@@ -106,7 +106,7 @@ def etag_mismatch(kind: str, name: str, expected: str, actual: str) -> Aborted:
     return Aborted(
         "ETAG_MISMATCH",
         f"the {kind} {name} changed: its etag is {actual}, not {expected}",
-        {kind: name, "expected": expected, "actual": actual},
+        {"kind": kind, "name": name, "expected": expected, "actual": actual},
         remedy="read it again, then retry",
     )
 

@@ -38,7 +38,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_STATE_TRANSITION: _ErrorReason.ValueType  # 6
     """FAILED_PRECONDITION: the state machine has no such move. Metadata: function, from, to."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 7
-    """ABORTED: the function or the pipeline changed since its etag was read. Metadata: function or pipeline, expected, actual."""
+    """ABORTED: the function or the pipeline changed since its etag was read. Metadata: kind (function or pipeline), name, expected, actual."""
     ERROR_REASON_REVISION_COMPACTED: _ErrorReason.ValueType  # 8
     """OUT_OF_RANGE: the revision to watch from is not kept any more. Metadata: compactRevision."""
     ERROR_REASON_WATCHER_TOO_SLOW: _ErrorReason.ValueType  # 9
@@ -74,7 +74,7 @@ ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 5
 ERROR_REASON_INVALID_STATE_TRANSITION: ErrorReason.ValueType  # 6
 """FAILED_PRECONDITION: the state machine has no such move. Metadata: function, from, to."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 7
-"""ABORTED: the function or the pipeline changed since its etag was read. Metadata: function or pipeline, expected, actual."""
+"""ABORTED: the function or the pipeline changed since its etag was read. Metadata: kind (function or pipeline), name, expected, actual."""
 ERROR_REASON_REVISION_COMPACTED: ErrorReason.ValueType  # 8
 """OUT_OF_RANGE: the revision to watch from is not kept any more. Metadata: compactRevision."""
 ERROR_REASON_WATCHER_TOO_SLOW: ErrorReason.ValueType  # 9
