@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import gc
 import fcntl
+import gc
 import os
 from contextlib import suppress
 from pathlib import Path
