@@ -42,6 +42,16 @@ NO_METHOD = 2
 SETTLED = 1 << 60
 
 
+def fill(bell: Bell) -> None:
+    """Do as a hostile listener: have each descriptor that it has wait, and fill the pipe."""
+    fcntl.fcntl(bell.ear, fcntl.F_SETFL, 0)
+    opened = os.open(f"/proc/self/fd/{bell.ear}", os.O_WRONLY | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(opened, RING)
+    os.close(opened)
+
+
 @dataclass(frozen=True)
 class Carried:
     """A record of an edge, read."""
@@ -178,12 +188,7 @@ class Edge:
 
     def stop_the_bell(self) -> None:
         """Do as a hostile consumer: ask to be rung for by a bell that is full, and that waits."""
-        fcntl.fcntl(self.of_consumer.ear, fcntl.F_SETFL, 0)
-        opened = os.open(f"/proc/self/fd/{self.of_consumer.ear}", os.O_WRONLY | os.O_NONBLOCK)
-        with suppress(BlockingIOError):
-            while True:
-                os.write(opened, RING)
-        os.close(opened)
+        fill(self.of_consumer)
         at = self._control + ControlField.CONSUMER_ASLEEP
         struct.pack_into("<I", self.memory, at, Sleep.ON_DOORBELL)
 

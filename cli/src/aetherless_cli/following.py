@@ -38,6 +38,15 @@ def followed(begin: Callable[[], Any]) -> Iterator[Iterator[Any]]:
         reader.close()
 
 
+def started(read: Callable[[], None], name: str) -> threading.Thread:
+    """Start a thread that reads a stream, in the caller's trace."""
+    in_this_trace = contextvars.copy_context().run
+    thread = threading.Thread(target=in_this_trace, args=(read,), name=name, daemon=True)
+    with held_back():  # gRPC and the start of a thread take no interrupt well
+        thread.start()
+    return thread
+
+
 class _End:
     """The end of a stream, and what it ended with."""
 
@@ -54,12 +63,7 @@ class _Reader:
             self._room.put(None)
         self._stream: Any = None
         self._closed = False
-        in_this_trace = contextvars.copy_context().run
-        self._thread = threading.Thread(
-            target=in_this_trace, args=(self._read,), name="stream", daemon=True
-        )
-        with held_back():
-            self._thread.start()
+        self._thread = started(self._read, "stream")
 
     def answers(self) -> Iterator[Any]:
         """Yield what the thread reads; raise what the stream ended with."""

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import contextvars
 import queue
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aetherless.registry.v1 import registry_service_pb2 as messages
+from aetherless_cli.following import ENDS_S, started
 from aetherless_cli.interruption import held_back
 from aetherless_common.errors import AetherlessError
 
@@ -29,12 +29,7 @@ class Changes:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._ended = threading.Event()
         self._stream: Any = None
-        in_this_trace = contextvars.copy_context().run
-        self._thread = threading.Thread(
-            target=in_this_trace, args=(self._read,), name="changes", daemon=True
-        )
-        with held_back():  # gRPC and the start of a thread take no interrupt well
-            self._thread.start()
+        self._thread = started(self._read, "changes")
 
     def next(self, timeout: float) -> Any:
         """Return the next WatchFunctionsResponse or AetherlessError; None after ``timeout``."""
@@ -49,7 +44,7 @@ class Changes:
             self._ended.set()
             if self._stream is not None:
                 self._stream.cancel()
-            self._thread.join(timeout=2)
+            self._thread.join(ENDS_S)
 
     def _read(self) -> None:
         while not self._ended.is_set():

@@ -6,13 +6,13 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aetherless_ipc.bell import RING, Bell
+from framework.channel_edges import fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,16 +32,6 @@ def bell() -> Iterator[Bell]:
 def descriptors() -> int:
     """Return how many this process has."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def fill(bell: Bell) -> None:
-    """Do as a hostile listener: have each descriptor that it has wait, and fill the pipe."""
-    fcntl.fcntl(bell.ear, fcntl.F_SETFL, 0)
-    opened = os.open(f"/proc/self/fd/{bell.ear}", os.O_WRONLY | os.O_NONBLOCK)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(opened, RING)
-    os.close(opened)
 
 
 def test_rings_are_heard(bell: Bell) -> None:

@@ -102,10 +102,11 @@ static void quiet_bells(Server *server)
 	struct iovec into = {rings, sizeof(rings)};
 	for (size_t place = 0; place < server->source_count; place++) {
 		struct source *source = &server->sources[place];
+		if (!source->has_rung)
+			continue;
 		/* Others may have its flags, O_NONBLOCK as well, or have heard it. */
-		if (source->has_rung &&
-		    syscall(SYS_preadv2, source->wake, &into, 1L, -1L, -1L, (long)RWF_NOWAIT) >= -1)
-			source->has_rung = false;
+		syscall(SYS_preadv2, source->wake, &into, 1L, -1L, -1L, (long)RWF_NOWAIT);
+		source->has_rung = false;
 	}
 }
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from aetherless_ipc import errors, records
+from aetherless_ipc.bell import take_rings
 from aetherless_ipc.reading import Reader
 from aetherless_ipc.region import Region
 from aetherless_ipc.sparing import peer_log
@@ -275,7 +276,7 @@ class Attachment(Reader):
 
     def _rung(self) -> None:
         """Hear the doorbell; the loop's thread does."""
-        if self.region.take_rings(self._wake):
+        if take_rings(self._wake):
             self._drain()
 
     def _take(self, kind: int, payload: bytes) -> None:

@@ -17,6 +17,16 @@ _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _MOST = 1 << 12
 
 
+def take_rings(wake: int) -> bool:
+    """Take what a pipe or an eventfd was rung; False when it was not.
+
+    A peer shares the descriptor's flags, O_NONBLOCK too: so the read says that it may not wait.
+    """
+    with suppress(BlockingIOError):
+        return bool(os.preadv(wake, [bytearray(_MOST)], -1, os.RWF_NOWAIT))
+    return False
+
+
 class Bell:
     """The wake of one end of an edge.
 
@@ -44,14 +54,8 @@ class Bell:
             os.write(self._own, RING)
 
     def hear(self) -> bool:
-        """Take note of a ring; False when there was none.
-
-        The end that it wakes has the ear's flags too, O_NONBLOCK as well: so this says that it may
-        not wait.
-        """
-        with suppress(BlockingIOError):
-            return bool(os.preadv(self.ear, [bytearray(_MOST)], -1, os.RWF_NOWAIT))
-        return False
+        """Take note of a ring; False when there was none."""
+        return take_rings(self.ear)
 
     def close(self) -> None:
         """Let go of it, once."""

@@ -99,19 +99,6 @@ class Region(Memory):
         for wake in self.wakes:
             ring_doorbell(wake)
 
-    @staticmethod
-    def take_rings(wake: int) -> bool:
-        """Take what a doorbell was rung; False when it was not.
-
-        The peer shares the descriptor's flags, O_NONBLOCK too: so each read says that it may not
-        wait.
-        """
-        try:
-            os.preadv(wake, [bytearray(8)], -1, os.RWF_NOWAIT)
-        except BlockingIOError:
-            return False
-        return True
-
     def release(self) -> None:
         """Let go of it, once; the memory lives on until the peer has let go of it too."""
         super().release()
