@@ -129,7 +129,7 @@ def test_prune_with_etags_deletes_only_what_was_shown(registry: RegistryClient, 
     registry.apply(spec("unseen", trigger_port=9090))
     with pytest.raises(Aborted) as raised:
         registry.apply(spec(), prune=True, etags={"hello": registry.get().etag})
-    assert raised.value.metadata["function"] == "unseen"
+    assert raised.value.metadata["name"] == "unseen"
     assert registry.get("unseen").deleting is False
 
 

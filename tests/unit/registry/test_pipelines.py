@@ -97,7 +97,7 @@ def test_only_what_was_seen_is_changed() -> None:
         with pytest.raises(Aborted) as refused:
             pipelines.declare(now, request, FUNCTIONS)
         assert refused.value.reason == "ETAG_MISMATCH"
-        assert refused.value.metadata["pipeline"] == name
+        assert refused.value.metadata["name"] == name
 
 
 @pytest.mark.parametrize(
