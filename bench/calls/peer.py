@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HOP = struct.Struct("<q")
 CIRCLE_ENDS = b"end"
+# Between two attachments: who connects more often than 50 times a second is made to wait.
+PAUSE_S = 0.025
 
 
 def end_with_parent() -> None:
@@ -77,7 +79,7 @@ def attacher(count: str) -> None:
         channel = attach(path, timeout=10)
         took.append((time.perf_counter() - began) * 1000)
         channel.close()
-        time.sleep(0.002)  # the service makes the next region; a restore leaves it longer
+        time.sleep(PAUSE_S)
     print(json.dumps(took), flush=True)
 
 

@@ -148,13 +148,6 @@ def test_a_producer_does_not_resume(ring: Pair) -> None:
         type(ring.producer)(ring.memory, Direction.TO_PEER, RING, resume=True)
 
 
-def test_the_run_that_is_worked_on_is_told(ring: Pair) -> None:
-    """In the control block, until it is 0 again."""
-    for run in (2**64 - 1, 7, 0):
-        ring.consumer.work_on(run)
-        assert word(ring, ControlField.RUN) == run
-
-
 @given(
     names=st.sampled_from(PAIRS),
     following=st.sampled_from(tuple(IMPLEMENTATIONS)),

@@ -17,6 +17,8 @@
 
 #define PAGE 4096u
 #define LONGEST_SLEEP 50000000u /* ns; then Python's signals are looked at */
+#define SPIN_SLICE 1000000u	/* ns of spinning, likewise */
+#define LONGEST_WAIT 3e9	/* seconds; what is longer, also infinity, is a hundred years */
 #define LONG_COPY (128u << 10)	/* bytes; from there on other threads may run meanwhile */
 #define NANOSECONDS 1000000000.0
 
@@ -262,9 +264,18 @@ static void close_payload(Py_buffer *source)
 
 /* Waiting */
 
+/* Return a time so many seconds from now: now if they are not positive, at most a lifetime. */
 static uint64_t later(uint64_t now, double seconds)
 {
-	return seconds <= 0 ? now : now + (uint64_t)(seconds * NANOSECONDS);
+	if (!(seconds > 0))
+		return now;
+	return now + (seconds < LONGEST_WAIT ? (uint64_t)(seconds * NANOSECONDS)
+					     : (uint64_t)LONGEST_WAIT * (uint64_t)NANOSECONDS);
+}
+
+static uint64_t earlier(uint64_t one, uint64_t other)
+{
+	return one < other ? one : other;
 }
 
 /* Say that this side sleeps, and sleep until it is woken, at most so long. */
@@ -275,7 +286,7 @@ static enum aether_result sleep_for(End *end, const struct aether_wish *wish, ui
 		return result;
 	end->ring.counts.sleeps++;
 	Py_BEGIN_ALLOW_THREADS aether_futex_wait(aether_bed(wish), AETHER_ON_FUTEX,
-						 limit < LONGEST_SLEEP ? limit : LONGEST_SLEEP);
+						 earlier(limit, LONGEST_SLEEP));
 	Py_END_ALLOW_THREADS enter(end);
 	__atomic_store_n(aether_bed(wish), AETHER_AWAKE, __ATOMIC_RELAXED);
 	return aether_fulfilled(wish);
@@ -301,7 +312,7 @@ static enum aether_result wait_for(End *end, uint32_t length, double timeout, do
 			return AETHER_EMPTY;
 		if (now < spin_until) {
 			BUSY(end)
-			result = aether_spin(&wish, spin_until);
+			result = aether_spin(&wish, earlier(now + SPIN_SLICE, spin_until));
 			IDLE(end)
 		} else if (now < until) {
 			result = sleep_for(end, &wish, until - now);

@@ -8,7 +8,6 @@
 #include <sys/epoll.h>
 #include <sys/uio.h>
 
-#define SPIN_SLICE 1000000u  /* ns between looks for Python's signals */
 #define HEAR_AFTER 20000000u /* ns of spinning until the caller hears the service */
 #define LONGEST_NAP 1000 /* ms; a bell is never missed, but a caller has other things to see to */
 #define EVENTS 8
@@ -71,7 +70,7 @@ static bool spin_slice(Server *server, uint64_t limit)
 	bool stirred;
 	uint64_t slice = aether_now() + SPIN_SLICE;
 	mark_sources(server);
-	Py_BEGIN_ALLOW_THREADS stirred = spin_until(server, slice < limit ? slice : limit);
+	Py_BEGIN_ALLOW_THREADS stirred = spin_until(server, earlier(slice, limit));
 	Py_END_ALLOW_THREADS return stirred;
 }
 

@@ -280,20 +280,6 @@ static PyObject *consumer_release(PyObject *self, PyObject *const *arguments, Py
 	Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(work_on_doc, "work_on(run, /)\n--\n\n"
-			  "Write which run this side works on, for whoever looks after its death; "
-			  "0 for none.");
-
-static PyObject *consumer_work_on(PyObject *self, PyObject *argument)
-{
-	End *end = (End *)self;
-	uint64_t run = PyLong_AsUnsignedLongLong(argument);
-	if (PyErr_Occurred() || begin(end) < 0)
-		return NULL;
-	aether_work_on(&end->ring, run);
-	Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(receive_many_doc, "receive_many(limit, /)\n--\n\n"
 			       "Take up to limit records out; an empty list when there are none.");
 
@@ -500,7 +486,6 @@ static PyMethodDef consumer_methods[] = {
 	{"receive_alike", consumer_receive_alike, METH_O, receive_alike_doc},
 	{"hold", (PyCFunction)(void (*)(void))consumer_hold, METH_FASTCALL, hold_doc},
 	{"release", (PyCFunction)(void (*)(void))consumer_release, METH_FASTCALL, give_back_doc},
-	{"work_on", consumer_work_on, METH_O, work_on_doc},
 	{"peek", consumer_peek, METH_NOARGS, peek_doc},
 	{"peek_many", consumer_peek_many, METH_O, peek_many_doc},
 	{"wait", (PyCFunction)(void (*)(void))consumer_wait, METH_VARARGS | METH_KEYWORDS,

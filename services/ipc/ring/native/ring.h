@@ -24,7 +24,6 @@
 #define AETHER_PRODUCER_ASLEEP 256 /* u32, of the producer; the consumer may clear it */
 #define AETHER_CONSUMER_ASLEEP 384 /* u32, of the consumer; the producer may clear it */
 #define AETHER_PUSHED 1024u	   /* bytes of a record that are pushed at most */
-#define AETHER_RUN_OFFSET 512	   /* u64, of the consumer: the run that it works on, or 0 */
 
 /* How a side that sleeps wants to be woken. */
 enum aether_sleep { AETHER_AWAKE = 0, AETHER_ON_FUTEX = 1, AETHER_ON_DOORBELL = 2 };
@@ -295,12 +294,6 @@ static inline enum aether_result aether_resume(struct aether_ring *ring)
 	ring->any_sequence = true;
 	__atomic_store_n(aether_word(ring, AETHER_CONSUMER_ASLEEP), AETHER_AWAKE, __ATOMIC_RELAXED);
 	return AETHER_OK;
-}
-
-/* Say which run this side works on, for whoever looks after its death; 0 for none. */
-static inline void aether_work_on(struct aether_ring *ring, uint64_t run)
-{
-	aether_store_index(ring, AETHER_RUN_OFFSET, run);
 }
 
 /* Read the producer's index again; it may only go on, to the ring's size above what was given. */

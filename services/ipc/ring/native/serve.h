@@ -66,10 +66,12 @@ static const struct way *read_request(Server *server, struct source *source, str
 	return find_way_of(server, source, parcel);
 }
 
-/* Write a run into a free slot; -1 with an exception set. */
+/* Write a run into a free slot; -1, perhaps with an exception set, when it can't be. */
 static int note_run(Server *server, struct source *source, uint64_t run)
 {
 	Py_ssize_t last = PyList_Size(source->free) - 1;
+	if (last < 0)
+		return -1; /* somebody's code took it meanwhile */
 	PyObject *slot = Py_NewRef(PyList_GetItem(source->free, last));
 	size_t number = PyLong_AsSize_t(slot);
 	if (number >= SLOTS || PyList_SetSlice(source->free, last, last + 1, NULL) < 0) {
@@ -177,9 +179,9 @@ static PyObject *handle(Server *server, const struct parcel *parcel, PyObject *h
 {
 	int failed;
 	PyObject *token = PyObject_CallFunctionObjArgs(server->show, server->work.request, NULL);
-	PyObject *result = token ? run_handler(server, handler, data, &failed) : NULL;
-	if (!result)
+	if (!token)
 		return NULL;
+	PyObject *result = run_handler(server, handler, data, &failed);
 	int kept = server->lent, done = 0;
 	server->lent = 0;
 	if (kept && !server->stopped && !failed && PyBytes_CheckExact(result))

@@ -79,10 +79,6 @@ class Consumer(End):
                 raise ValueError("no held record ends there")
             self._give_back(chosen)
 
-    def work_on(self, run: int, /) -> None:
-        """Write which run this side works on, for whoever looks after its death; 0 for none."""
-        self._words[ControlField.RUN // 8] = run
-
     def receive(self, timeout: float = 0.0, spin: float = 0.0, /) -> tuple[int, bytes]:
         """Take a record out: its type and its payload, copied and checked.
 

@@ -42,7 +42,6 @@ class ControlField(IntEnum):
     CONSUMED = 1 * CACHE_LINES  # u64 index, written by the consumer only
     PRODUCER_ASLEEP = 2 * CACHE_LINES  # u32 Sleep; the consumer may clear it
     CONSUMER_ASLEEP = 3 * CACHE_LINES  # u32 Sleep; the producer may clear it
-    RUN = 4 * CACHE_LINES  # u64, written by the consumer: the run that it works on, or 0
 
 
 class Sleep(IntEnum):
