@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 15
 CALLS = 150
-ATTACHMENTS = 100
+ATTACHERS, ATTACHMENTS = 3, 40  # each less than a second's: more often is made to wait
+PAUSES_S = {"at once": 0.001, "after a rest": 0.025}
 RUNS, DISCARDED = 2000, 100
 SPIN_S = "0.0005"
 STAGE_SPIN_S = "0.005"  # longer than from one run to the next
@@ -116,17 +117,22 @@ def first_hops(service: Service, name: str, spin: str) -> dict[str, Any]:
     return asdict(Summary.of(took[DISCARDED:]))
 
 
-def attachments(service: Service) -> dict[str, Any]:
-    """Return how long a function needs to attach, in ms."""
-    child = service.function("attacher", "attacher", str(ATTACHMENTS))
-    said, _ = child.communicate(timeout=WAIT_S)
-    return asdict(Summary.of(json.loads(said)))
+def attachments(service: Service, pause: float) -> dict[str, Any]:
+    """Return how long a function needs to attach, so many seconds after the last one, in ms."""
+    took: list[float] = []
+    for number in range(ATTACHERS):
+        name = f"attacher-{number}-{round(pause * 1000)}"
+        child = service.function(name, "attacher", f"{ATTACHMENTS}/{pause}")
+        said, _ = child.communicate(timeout=WAIT_S)
+        took += json.loads(said)[1:]
+    return asdict(Summary.of(took))
 
 
 def measure() -> dict[str, Any]:
     """Measure all."""
     with Service() as service:
-        found = {"attach_ms": attachments(service), "invoke": invocations(service)}
+        attach = {name: attachments(service, pause) for name, pause in PAUSES_S.items()}
+        found = {"attach_ms": attach, "invoke": invocations(service)}
     found["first_hop_us"] = {}
     for name, spin in (("sleeping", "0"), ("spinning", STAGE_SPIN_S)):
         with Service() as service:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 HOP = struct.Struct("<q")
 CIRCLE_ENDS = b"end"
-# Between two attachments: who connects more often than 50 times a second is made to wait.
-PAUSE_S = 0.025
 
 
 def end_with_parent() -> None:
@@ -70,16 +68,17 @@ def circle(argument: str) -> None:
     serve(handle, path=path, spin=float(spin))
 
 
-def attacher(count: str) -> None:
+def attacher(argument: str) -> None:
     """Attach and let go, again and again; print how long each took, in ms."""
     path = sys.stdin.readline().strip()
+    count, pause = argument.split("/")
     took = []
     for _ in range(int(count)):
         began = time.perf_counter()
         channel = attach(path, timeout=10)
         took.append((time.perf_counter() - began) * 1000)
         channel.close()
-        time.sleep(PAUSE_S)
+        time.sleep(float(pause))
     print(json.dumps(took), flush=True)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 from pathlib import Path
@@ -87,8 +86,7 @@ def test_a_generation_is_stored_before_it_is_given(
         assert process.ask("attach", path) == {"refused": "CHANNEL_CLOSED"}
         away.rename(stored)
         given = process.ask("attach", path)["generation"]
-        (declared,) = json.loads((stored / "channels.json").read_text())
-        assert declared["generation"] == given
+        assert (stored / "c.generation").read_text() == f"{given}\n"
 
 
 def test_a_peer_attaches_and_shares_memory(

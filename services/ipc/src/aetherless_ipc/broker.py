@@ -17,6 +17,7 @@ from aetherless_ipc.admission import Admission, State
 from aetherless_ipc.attachment import Attachment, say
 from aetherless_ipc.channel import Channel, Declaration
 from aetherless_ipc.delivery import Delivery
+from aetherless_ipc.generation import Generation
 from aetherless_ipc.ringloop import RingLoop
 from aetherless_ipc.sidesocket import LONGEST_MESSAGE, SocketLoop
 from aetherless_ipc.sparing import peer_log
@@ -152,8 +153,10 @@ class Broker:
             NotFound: CHANNEL_NOT_FOUND.
         """
         with self.lock:
-            self._shut(self.get(channel_id))
+            channel = self.get(channel_id)
+            self._shut(channel)
             del self._channels[channel_id]
+            channel.generation.remove()
             self._save()
 
     def admit(self, channel_id: str, instance: str, folder: Path) -> Channel:
@@ -217,8 +220,10 @@ class Broker:
 
     def _add(self, declaration: Declaration) -> Channel:
         """Make a channel."""
-        delivery = Delivery(declaration.channel_id, self._around)
-        channel = self._channels[declaration.channel_id] = Channel(declaration, delivery)
+        channel_id = declaration.channel_id
+        generation = Generation(self._folder / f"{channel_id}.generation")
+        delivery = Delivery(channel_id, self._around)
+        channel = self._channels[channel_id] = Channel(declaration, generation, delivery)
         return channel
 
     def _restore(self, declaration: Declaration) -> None:
@@ -312,8 +317,7 @@ class Broker:
     ) -> str:
         """Hand the descriptors over, then wait for the peer's end; return a refusal or nothing."""
         try:
-            generation = channel.next_generation()
-            self._save()  # first: a service after this one may not give the number again
+            generation = channel.generation.become_next()
             attachment = Attachment(
                 channel.channel_id,
                 admission.instance,

@@ -13,6 +13,7 @@ from aetherless_ring.layout import Layout
 if TYPE_CHECKING:
     from aetherless_ipc.admission import Admission
     from aetherless_ipc.delivery import Delivery
+    from aetherless_ipc.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,8 @@ class Declaration:
     """What stays of a channel when the service is started again.
 
     ``instance`` is the one that calls go to, or nothing. ``timeout_ms`` is for calls whose callers
-    name none. ``admissions`` has the folder of each instance that may attach. ``generation`` counts
-    the attachments so far; ``created_ns`` is since the epoch.
+    name none. ``admissions`` has the folder of each instance that may attach. ``created_ns`` is
+    since the epoch.
     """
 
     channel_id: str
@@ -32,7 +33,6 @@ class Declaration:
     may_call: tuple[str, ...] = ()
     instance: str = ""
     admissions: dict[str, str] = field(default_factory=dict)
-    generation: int = 0
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -65,11 +65,15 @@ class Channel:
 
     Args:
         declaration: what was asked for.
+        generation: counts its attachments.
         delivery: gets calls to the instance that is attached.
     """
 
-    def __init__(self, declaration: Declaration, delivery: Delivery) -> None:
+    def __init__(
+        self, declaration: Declaration, generation: Generation, delivery: Delivery
+    ) -> None:
         self.declared = declaration
+        self.generation = generation
         self.layout = Layout(declaration.ring_bytes)
         self.delivery = delivery
         self.admissions: dict[str, Admission] = {}
@@ -88,11 +92,6 @@ class Channel:
         """Change what is declared."""
         self.declared = dataclasses.replace(self.declared, **changes)  # type: ignore[arg-type]
         self.layout = Layout(self.declared.ring_bytes)
-
-    def next_generation(self) -> int:
-        """Count one more attachment; return its number."""
-        self.become_declared(generation=self.declared.generation + 1)
-        return self.declared.generation
 
     def lead(self) -> None:
         """Lead calls to where they are to go now."""

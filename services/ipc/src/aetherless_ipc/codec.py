@@ -82,7 +82,7 @@ def encode(channel: Channel) -> channel_pb2.Channel:
         function_id=declared.function_id,
         buffer_size_bytes=declared.ring_bytes,
         region_size_bytes=channel.layout.region_bytes,
-        generation=declared.generation,
+        generation=channel.generation.number,
         attached=bool(current and current.attachment),
         socket_path=str(current.path) if current else "",
         instance=f"instances/{declared.instance}" if declared.instance else "",
