@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from aetherless_common.errors import FailedPrecondition
 
 MOUNTS = Path("/proc/self/mounts")
+LONGEST_LIST = 1 << 16  # bytes of a process's groups: a dozen hierarchies, a path in each
 PREFERRED = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
 
@@ -43,9 +45,14 @@ def cgroup_of(pid: int) -> str:
     Raises:
         OSError: the process is gone.
     """
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        if line.startswith("0::"):
-            return line.removeprefix("0::")
+    file = os.open(f"/proc/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)  # who attaches waits for it
+    try:
+        lines = os.read(file, LONGEST_LIST).splitlines()
+    finally:
+        os.close(file)
+    for line in reversed(lines):  # it is the last one
+        if line.startswith(b"0::"):
+            return os.fsdecode(line[3:])
     raise FileNotFoundError(f"process {pid} is in no v2 control group")
 
 
