@@ -7,23 +7,23 @@ import gc
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit.clients.serving import asked, in_thread, reply, serving
 
 import aetherless_client
 from aetherless_ring.layout import RecordType
-from framework.channel_edges import Carried, Edge, declare, settle
+from framework.channel_edges import Edge, declare, settle
 from framework.channel_service import LIMIT_S, Answer, Service, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from framework.channel_service import Attachment
 
-CALL = 6
 PASSED_ON = 8
 Handler = Any
 
@@ -42,26 +42,6 @@ def edges() -> Iterator[ExitStack]:
         yield stack
 
 
-@contextmanager
-def serving(service: Service, handler: Handler, **options: Any) -> Iterator[Attachment]:
-    """Serve in a thread of this process; return the service's side."""
-
-    def run() -> None:
-        with pytest.raises(aetherless_client.AttachRefusedError):
-            aetherless_client.serve(handler, path=service.path, **options)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    side = service.attached()
-    yield side
-    with suppress(BrokenPipeError):  # a test has let go of it
-        side.end()
-    with service.connection() as connection:
-        connection.send(b"error reason=PEER_NOT_ALLOWED")
-    thread.join(LIMIT_S)
-    assert not thread.is_alive()
-
-
 def way() -> bytes:
     """Return by which module the running handler was called."""
     return str(sys._getframe(2).f_globals["__name__"]).encode()
@@ -73,28 +53,6 @@ def tell_way(_: bytes) -> bytes:
 
 
 FAST = b"aetherless_client.fastpath"
-
-
-def asked(side: Attachment) -> Carried:
-    """Take a call that the function makes."""
-    kind, payload = side.receive()
-    assert kind == CALL
-    return Carried.parse(payload)
-
-
-def reply(side: Attachment, call: Carried, data: bytes) -> None:
-    """Answer a call that the function made."""
-    head = call.run.to_bytes(8, "little") + bytes(8)
-    side.send(head + data, RecordType.RESPONSE)
-
-
-def in_thread(act: Callable[[], bytes]) -> bytes:
-    """Do something in another thread; return what that returned."""
-    results: list[bytes] = []
-    thread = threading.Thread(target=lambda: results.append(act()))
-    thread.start()
-    thread.join(LIMIT_S)
-    return results[0]
 
 
 @pytest.mark.parametrize("given", [tell_way, {"": tell_way, "m": tell_way}])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,9 @@ from unit.ring.rings import IMPLEMENTATIONS, LAYOUT, PAIRS, RING, Pair, pair
 
 from aetherless_ring.errors import PayloadTooLargeError, RingCorruptError, RingEmptyError
 from aetherless_ring.layout import stride_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(params=PAIRS, ids="-to-".join)
@@ -129,3 +133,19 @@ def test_a_view_keeps_the_memory(name: str) -> None:
     del ring, slot, batch, reserved
     gc.collect()
     assert [len(bytes(view)) for view in views] == [100, 1, 10]
+
+
+def test_lengths_that_reserve_while_they_are_read_are_refused() -> None:
+    """Whatever runs then has its record; no batch is laid over it."""
+    ring = pair("native", "native")
+    slots = []
+
+    def lengths() -> Iterator[int]:
+        slots.append(ring.producer.reserve(5))
+        yield 5
+
+    with pytest.raises(RuntimeError):
+        ring.producer.reserve_many(lengths())
+    slots[0].view[:] = b"whole"
+    slots[0].commit()
+    assert ring.consumer.receive() == (0, b"whole")

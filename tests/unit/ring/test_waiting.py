@@ -19,6 +19,7 @@ from aetherless_ring.layout import Direction
 
 RECORDS = 3000
 PEER = Path(__file__).with_name("echo_program.py")
+INTERRUPTED = Path(__file__).with_name("interrupted_program.py")
 TIMEOUT_S = 60.0
 
 
@@ -130,3 +131,8 @@ def test_a_wait_ends_in_time(name: str) -> None:
     while ring.producer.publish_many([bytes(1008)]):
         pass
     assert ring.producer.wait(1008, 0.02, 0.001) is False
+
+
+def test_a_signal_lets_another_thread_wait_at_the_same_end() -> None:
+    """Neither then keeps the other from going on; a process that hangs hears no other signal."""
+    subprocess.run([sys.executable, str(INTERRUPTED)], check=True, timeout=TIMEOUT_S)

@@ -310,6 +310,7 @@ static enum aether_result wait_for(End *end, uint32_t length, double timeout, do
 	while (aether_waits(result)) {
 		if (PyErr_CheckSignals() < 0)
 			return AETHER_EMPTY;
+		enter(end); /* a signal's handler may have let others in */
 		if (now < spin_until) {
 			BUSY(end)
 			result = aether_spin(&wish, earlier(now + SPIN_SLICE, spin_until));

@@ -99,6 +99,8 @@ static void quiet_bells(Server *server)
 {
 	char rings[MOST_RINGS];
 	struct iovec into = {rings, sizeof(rings)};
+	if (server->stopped)
+		return; /* they may be closed, and their numbers be others' */
 	for (size_t place = 0; place < server->source_count; place++) {
 		struct source *source = &server->sources[place];
 		if (!source->has_rung)
@@ -132,6 +134,8 @@ static enum aether_next_step sleep_on_bells(Server *server)
 {
 	if (PyErr_CheckSignals() < 0)
 		return FAILED;
+	if (server->stopped)
+		return HEAR; /* by a signal's handler */
 	quiet_bells(server);
 	if (!doze_all(server))
 		return go_on_or(server, LOOK);

@@ -130,10 +130,9 @@ PyDoc_STRVAR(reserve_many_doc, "reserve_many(lengths, /)\n--\n\n"
 
 static PyObject *producer_reserve_many(PyObject *self, PyObject *argument)
 {
-	if (begin((End *)self) < 0)
-		return NULL;
-	PyObject *lengths = PySequence_List(argument);
-	PyObject *batch = lengths ? reserve_batch((End *)self, lengths) : NULL;
+	PyObject *batch = NULL, *lengths = PySequence_List(argument);
+	if (lengths && begin((End *)self) == 0)
+		batch = reserve_batch((End *)self, lengths);
 	Py_XDECREF(lengths);
 	return batch;
 }
