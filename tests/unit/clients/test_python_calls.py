@@ -249,6 +249,37 @@ def test_asyncio(service: Service) -> None:
     assert not thread.is_alive()
 
 
+async def cancelled(_: bytes) -> bytes:
+    """Wait for something that others have cancelled."""
+    waited: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    waited.cancel()
+    return await waited
+
+
+def test_a_handler_that_meets_a_cancellation_is_answered(service: Service) -> None:
+    """As any other failure: the caller does not wait, and its record is let go of."""
+    ended = threading.Event()
+
+    async def serve() -> None:
+        task = asyncio.create_task(aserve(cancelled))
+        await asyncio.to_thread(ended.wait, LIMIT_S)
+        task.cancel()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    side = service.attached()
+    assert service.call(side, b"") == Answer(1, 1, b"CancelledError: ")
+    declare(side, "p/b", number=1, inputs=1)
+    with Edge("p/a/b") as into:
+        into.feed(side)
+        into.put(99)
+        assert side.answer().status == 1
+        into.wait_consumed()
+    ended.set()
+    thread.join(LIMIT_S)
+    assert not thread.is_alive()
+
+
 HANDLER = """
 import sys
 import aetherless_client, aetherless_ring

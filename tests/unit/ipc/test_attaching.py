@@ -89,6 +89,19 @@ def test_a_generation_is_stored_before_it_is_given(
         assert (stored / "c.generation").read_text() == f"{given}\n"
 
 
+def test_a_count_that_was_not_written_is_none(
+    run_service: Any, stub: IpcServiceStub, settings: Settings
+) -> None:
+    """A service that ended just after it made the file had given no number yet."""
+    with run_service() as service:
+        create(stub)
+        service.kill()
+        service.wait(WAIT_S)
+    (settings.runtime_dir / "ipc" / "c.generation").touch(exist_ok=False)
+    with run_service():
+        assert get(stub).generation == 0
+
+
 def test_a_peer_attaches_and_shares_memory(
     run_service: Any, stub: IpcServiceStub, peer: Any, tmp_path: Path
 ) -> None:

@@ -122,6 +122,16 @@ class _Serving:
         try:
             result = handler(work.request.data)
             return Status.RESULT, bytes(await result if inspect.isawaitable(result) else result)
-        except Exception as error:  # whatever a handler raises is an answer
-            log.exception("the handler failed")
-            return Status.FAILED, message_of(error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the handler was cancelled, not only what it waited for
+            return _failed(error)
+        except Exception as error:  # whatever a handler raises is an answer  # noqa: BLE001
+            return _failed(error)
+
+
+def _failed(error: BaseException) -> tuple[Status, bytes]:
+    """Return what is answered for what a handler raised."""
+    log.error("the handler failed", exc_info=error)
+    return Status.FAILED, message_of(error)

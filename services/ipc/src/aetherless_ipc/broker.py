@@ -156,8 +156,8 @@ class Broker:
             channel = self.get(channel_id)
             self._shut(channel)
             del self._channels[channel_id]
-            channel.generation.remove()
             self._save()
+            channel.generation.remove()  # last: a channel that is still declared has its count
 
     def admit(self, channel_id: str, instance: str, folder: Path) -> Channel:
         """Let an instance attach; nothing changes when it may already. A detach is given up.

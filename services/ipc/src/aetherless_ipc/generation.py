@@ -53,7 +53,7 @@ class Generation:
 
     def _read(self) -> int:
         try:
-            return int(self._path.read_text())
+            return int(self._path.read_text() or 0)  # empty: it ended between making and writing
         except FileNotFoundError:
             return 0
         except ValueError as error:
