@@ -105,14 +105,22 @@ def test_a_damaged_snapshot_is_made_anew_from_the_kept_files(
 
 
 def test_a_fourth_revision_takes_the_first_away(mesh: Orchestrator, folder: Path) -> None:
-    """Its snapshot and its files; a rollback to it is refused, and says what is kept."""
+    """Its snapshot and its files; a rollback to it is refused, and says what is kept.
+
+    What did not change is one file in all copies, and stays in those that are left.
+    """
     (folder / "version").write_text("four")
     mesh.must("deploy", timeout_s=120)
     roots = mesh.settings.state_dir / "roots" / ID
+    kept = [roots / revision / "root" for revision in "234"]
+    assert len({(copy / "versioned.py").stat().st_ino for copy in kept}) == 1
     wait_until(
         lambda: sorted(each.name for each in roots.iterdir()) == ["2", "3", "4"],
         "the first revision's files are gone",
     )
+    assert [(copy / "version").read_text() for copy in kept] == ["two", "three", "four"]
+    texts = {(copy / "versioned.py").read_text() for copy in kept}
+    assert texts == {(folder / "versioned.py").read_text()}
     assert not mesh.settings.snapshot_path(f"{ID}-r1").exists()
     refused = mesh.ctl("rollback", ID, "--revision", "1", "-o", "json")
     assert refused.status == 4
@@ -120,3 +128,5 @@ def test_a_fourth_revision_takes_the_first_away(mesh: Orchestrator, folder: Path
     assert (error["reason"], error["metadata"]["kept"]) == ("REVISION_NOT_FOUND", "3,2")
     listed = json.loads(mesh.must("list", "-o", "json").out)["functions"][0]
     assert [each["revision"] for each in listed["revisions"]] == [4, 3, 2]
+    roll_back(mesh, "--revision", "2")
+    assert (answer(mesh)["version"], answer(mesh)["again"]) == ("two", "two")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    Owner = Callable[[os.stat_result], tuple[int, int]]
+    MakeRegular = Callable[[int, int, str, os.stat_result], int]
+
 _FICLONE = 0x40049409
 _CHUNK = 1 << 20
 #: How a folder is opened that its owner may have replaced by a link.
@@ -151,20 +154,24 @@ def punches_holes(folder: Path) -> bool:
     return True
 
 
-def copy_tree(source: int, target: int, owner: Callable[[os.stat_result], tuple[int, int]]) -> int:
+def copy_tree(
+    source: int, target: int, owner: Owner, make_regular: MakeRegular | None = None
+) -> int:
     """Copy what the directory descriptor ``source`` holds into the one of ``target``.
 
     Regular files (reflinked where the file system can), folders, symbolic links, fifos, sockets,
     overlay whiteouts, ``user.*`` attributes, modes and times are kept; nothing is followed, and
     everything is opened relative to its parent, so whoever filled ``source`` can't lead the copy
     elsewhere. ``owner`` gives the new ids of an entry. Hard links become separate files.
+    ``make_regular`` makes each regular file in the place of ``copy_regular``; it is given the
+    folders' descriptors, the name and the original's status, and returns the bytes.
 
     Returns the bytes copied.
     """
     copied = 0
     with os.scandir(source) as entries:
         for entry in entries:
-            copied += _copy_entry(source, target, entry.name, owner)
+            copied += _copy_entry(source, target, entry.name, owner, make_regular)
     _copy_attributes(source, target)
     return copied
 
@@ -210,15 +217,17 @@ def opened_beneath(folder: Path | int, *names: str) -> Iterator[int]:
 
 
 def _copy_entry(
-    source: int, target: int, name: str, owner: Callable[[os.stat_result], tuple[int, int]]
+    source: int, target: int, name: str, owner: Owner, make_regular: MakeRegular | None
 ) -> int:
     """Copy one entry of a directory; returns the bytes copied."""
     status = os.stat(name, dir_fd=source, follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode):
+        if make_regular is not None:
+            return make_regular(source, target, name, status)
+        return copy_regular(source, target, name, status, owner(status))
     copied = 0
     if stat.S_ISDIR(status.st_mode):
-        copied = _copy_folder(source, target, name, owner)
-    elif stat.S_ISREG(status.st_mode):
-        copied = _copy_file(source, target, name)
+        copied = _copy_folder(source, target, name, owner, make_regular)
     elif stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     elif stat.S_ISBLK(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev != 0):
@@ -230,7 +239,7 @@ def _copy_entry(
 
 
 def _copy_folder(
-    source: int, target: int, name: str, owner: Callable[[os.stat_result], tuple[int, int]]
+    source: int, target: int, name: str, owner: Owner, make_regular: MakeRegular | None
 ) -> int:
     """Copy one folder and what it holds."""
     os.mkdir(name, 0o700, dir_fd=target)
@@ -238,11 +247,23 @@ def _copy_folder(
     try:
         inner_target = os.open(name, FOLDER_FLAGS, dir_fd=target)
         try:
-            return copy_tree(inner_source, inner_target, owner)
+            return copy_tree(inner_source, inner_target, owner, make_regular)
         finally:
             os.close(inner_target)
     finally:
         os.close(inner_source)
+
+
+def copy_regular(
+    source: int, target: int, name: str, status: os.stat_result, owner: tuple[int, int]
+) -> int:
+    """Copy one regular file from one folder's descriptor to another's, as ``copy_tree`` does.
+
+    Returns the bytes copied.
+    """
+    size = _copy_file(source, target, name)
+    _copy_status(status, target, name, owner)
+    return size
 
 
 def _copy_file(source: int, target: int, name: str) -> int:

@@ -3,11 +3,12 @@
 
 Editing the files in place must not disturb a snapshot, and a rollback must find the old files, so
 each revision has a copy (reflinked where the file system can). It belongs to the handler's user.
+What did not change since the copy before is not copied again, but one file in both: see
+``second_names``.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aetherless_snapshotter import errors, files
+from aetherless_snapshotter.second_names import SecondNames
 from aetherless_snapshotter.workload import user_of
 
 if TYPE_CHECKING:
@@ -99,9 +101,10 @@ class Roots:
         files.remove_tree(staging)
         staging.mkdir(mode=0o700, parents=True)
         try:
-            _copy_root(root, staging, owner)
             if root.is_folder:
-                _name_again(staging / root.copy.name, root.copy.parent / _SECOND_NAMES)
+                self._copy_folder(root, staging, owner)
+            else:
+                _copy_single(root.path, staging, root.copy.name, (owner, owner))
             (staging / root.copy.name).rename(root.copy)
         except OSError as error:
             if files.is_full(error):
@@ -110,6 +113,21 @@ class Roots:
             raise _not_copyable(source, error) from error
         finally:
             files.remove_tree(staging)
+
+    def _copy_folder(self, root: Root, staging: Path, owner: int) -> None:
+        """Copy a folder into ``staging``, and put the second names in their place."""
+        names = root.copy.parent / _SECOND_NAMES
+        with SecondNames(staging / names.name, self._names_before(root), owner) as second:
+            _copy_folder(root.path, staging / root.copy.name, owner, second)
+        files.remove_tree(names)  # of a copy that was cut off right here
+        (staging / names.name).rename(names)
+
+    def _names_before(self, root: Root) -> Path | None:
+        """Return the second names of the newest finished copy of the same function's folder."""
+        others = (each for each in root.copy.parent.parent.iterdir() if each.name.isdecimal())
+        finished = [each for each in others if (each / root.copy.name).is_dir()]
+        newest = max(finished, key=lambda each: int(each.name), default=None)
+        return newest / _SECOND_NAMES if newest else None
 
     def _check_size(self, source: Path) -> int:
         """Refuse what is too large to be copied; returns its bytes."""
@@ -125,44 +143,24 @@ def _not_copyable(source: Path, error: OSError) -> FailedPrecondition:
     return errors.root_not_copyable(str(place), error.strerror or str(error))
 
 
-def _copy_root(root: Root, staging: Path, owner: int) -> None:
-    """Copy ``root.path`` (a folder, or one file) into ``staging`` under its copy's name."""
-    target = staging / root.copy.name
+def _copy_folder(path: Path, target: Path, owner: int, names: SecondNames) -> None:
+    """Copy the folder ``path`` to the new folder ``target``."""
 
     def own(_: os.stat_result) -> tuple[int, int]:
         return owner, owner
 
-    if not root.is_folder:
-        _copy_single(root.path, staging, root.copy.name, own(root.path.stat()))
-        return
     target.mkdir(mode=0o700)
-    source = os.open(root.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    source = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            files.copy_tree(source, descriptor, own)
+            files.copy_tree(source, descriptor, own, names.make)
             os.fchmod(descriptor, stat.S_IMODE(os.fstat(source).st_mode) & 0o777)
             os.fchown(descriptor, owner, owner)
         finally:
             os.close(descriptor)
     finally:
         os.close(source)
-
-
-def _name_again(copy: Path, names: Path) -> None:
-    """Give each regular file of a copy a second name.
-
-    An overlay answers with the number of the lower inode also after a file was written, unless that
-    has several names (fs/overlayfs/inode.c, ovl_hash_bylower). A written file's own number is one
-    that can be had again in a clone: see ``inodes``.
-    """
-    files.remove_tree(names)
-    names.mkdir(mode=0o700)
-    numbers = itertools.count()
-    for folder, _, found in os.walk(copy):
-        for path in (Path(folder, name) for name in found):
-            if stat.S_ISREG(path.lstat().st_mode):
-                (names / str(next(numbers))).hardlink_to(path)
 
 
 def _copy_single(source: Path, folder: Path, name: str, owner: tuple[int, int]) -> None:
