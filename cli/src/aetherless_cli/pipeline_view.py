@@ -22,6 +22,8 @@ TOP_COLUMNS = (
     ("IN/S", "bytes_per_s"),
     ("WAITING", "waiting_bytes"),
 )
+# Where a first stage has its data from; no stage can have this name.
+CALLER = "(caller)"
 TOP_RATES = {"records": "records_per_s", "bytes": "bytes_per_s"}
 
 
@@ -44,9 +46,7 @@ def graph(pipeline: Pipeline) -> str:
     )
     if chain:
         return " → ".join(ids)
-    told = (
-        f"{','.join(sources_of(each)) or 'caller'} → {each.stage_id}" for each in pipeline.stages
-    )
+    told = (f"{','.join(sources_of(each)) or CALLER} → {each.stage_id}" for each in pipeline.stages)
     return "; ".join(told)
 
 
@@ -71,7 +71,7 @@ def stage_row(stage: Stage) -> list[object]:
         stage.stage_id,
         stage.function_id,
         stage.method,
-        ", ".join(sources_of(stage)) or "caller",
+        ", ".join(sources_of(stage)) or CALLER,
         "yes" if stage.attached else "no",
         stage.records,
         stage.failed,

@@ -34,7 +34,7 @@ def hidden(value: str) -> str:
 
 def milliseconds(duration: Any) -> float:
     """Return a google.protobuf.Duration in milliseconds."""
-    return float(duration.seconds * 1000 + duration.nanos / 1e6)
+    return round(float(duration.seconds * 1000 + duration.nanos / 1e6), 6)
 
 
 def enum_word(message: Any, field: str) -> str:

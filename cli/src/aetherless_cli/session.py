@@ -12,6 +12,7 @@ from aetherless_cli.client import Mesh, mesh
 from aetherless_cli.declaration import pipelines_of, specs_of
 from aetherless_cli.interruption import Interrupted, interruptible, undisturbed
 from aetherless_cli.live import Changes, changes
+from aetherless_cli.output import remedy_of
 from aetherless_cli.planning import Planner
 from aetherless_cli.removal import Removal
 from aetherless_cli.rollout import Rollout
@@ -157,9 +158,24 @@ def finish(rollout: Rollout, console: Console, *, goes_on: bool = True) -> None:
     if not rollout.failed:
         return
     first, *others = rollout.failed.values()
+    told = {remedy_of(first)}  # what is raised is told with its remedy, after all others
     for error in others:
-        console.line(f"{error.reason}: {error.message}", event="error", reason=error.reason)
+        remedy = remedy_of(error)
+        text = _told(error, "" if remedy in told else remedy)
+        console.line(text, event="error", reason=error.reason, remedy=remedy)
+        told.add(remedy)
     if rollout.deployed and goes_on:
         names = ", ".join(sorted(rollout.deployed))
         console.line(f"the orchestrator goes on, and serves: {names}", event="partial")
     raise first
+
+
+def _told(error: AetherlessError, remedy: str) -> str:
+    """Return what is said of an error beside the first: its log lines, and a remedy that is new."""
+    log = error.metadata.get("log", "").rstrip()
+    lines = [f"{error.reason}: {error.message}"]
+    if log:
+        lines += ["  last log lines:", *(f"    {line}" for line in log.split("\n"))]
+    if remedy:
+        lines.append(f"remedy: {remedy}")
+    return "\n".join(lines)

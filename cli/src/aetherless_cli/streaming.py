@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 def stream_lines(ipc: IpcServiceStub, request: messages.InvokeRequest, form: str) -> None:
     """Call a function with each line of standard input; write the answers in the lines' order.
 
-    With ``form`` "table" an answer is its bytes and a newline, and an error goes to standard error;
-    else each is a JSON object. All lines are called, whatever becomes of others.
+    With ``form`` "table" an answer is its bytes and a newline, and an error goes to standard error,
+    with its line's number; else each is a JSON object. All lines are called, whatever becomes of
+    others.
 
     Args:
         ipc: the service.
@@ -43,6 +44,8 @@ def stream_lines(ipc: IpcServiceStub, request: messages.InvokeRequest, form: str
             shown = {"error": error_data(error)} if error else plain(response.response)
             sys.stdout.write(json.dumps({"line": number + 1, **shown}) + "\n")
         else:
+            if error:
+                error.message = f"line {number + 1}: {error.message}"
             if error and first:  # the first is told at the end, by whoever catches it
                 print_error(error, form)
             sys.stdout.buffer.write(response.response.data + b"\n")
@@ -68,11 +71,14 @@ def _in_order(
 
 def _calls(request: messages.InvokeRequest) -> Iterator[messages.InvokeStreamRequest]:
     """Yield a call for each line of standard input; gRPC takes the next when there is room."""
-    for number, line in enumerate(sys.stdin.buffer):
-        call = messages.InvokeRequest()
-        call.CopyFrom(request)
-        call.data = line.removesuffix(b"\n")
-        yield messages.InvokeStreamRequest(call_id=number, call=call)
+    # A reader of its own: gRPC's thread may still wait for a line when an interrupt ends Python,
+    # which takes the lock of sys.stdin's reader then, and aborts when a thread has it.
+    with open(sys.stdin.fileno(), "rb", closefd=False) as lines:
+        for number, line in enumerate(lines):
+            call = messages.InvokeRequest()
+            call.CopyFrom(request)
+            call.data = line.removesuffix(b"\n")
+            yield messages.InvokeStreamRequest(call_id=number, call=call)
 
 
 def _error_of(response: messages.InvokeStreamResponse) -> AetherlessError | None:

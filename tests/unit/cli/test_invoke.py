@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,6 +59,23 @@ class Ipc(ipc_service_pb2_grpc.IpcServiceServicer):
 FAILURE = FailedPrecondition("HANDLER_FAILED", "the handler failed: no luck", {"function": "f"})
 
 
+# Ends while a thread waits for the second line of a standard input that stays open.
+WAITS = """
+import threading, time
+from pathlib import Path
+from aetherless.ipc.v1.ipc_service_pb2 import InvokeRequest
+from aetherless_cli.streaming import _calls
+
+calls = _calls(InvokeRequest())
+assert next(calls).call.data == b"a"
+reader = threading.Thread(target=next, args=(calls,), daemon=True)
+reader.start()
+state = Path(f"/proc/self/task/{reader.native_id}/syscall")
+while not state.read_text().startswith("0 0x0 "):  # read(0, ...)
+    time.sleep(0.001)
+"""
+
+
 def answer(data: bytes) -> ipc_service_pb2.InvokeResponse:
     """Return the answer to a call."""
     response = ipc_service_pb2.InvokeResponse(data=data[::-1], attempts=1, woke=True)
@@ -73,11 +92,11 @@ def ipc(play: Play) -> Ipc:
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
+def typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[io.FileIO]:
     """Give what is read as standard input."""
-    given = io.BytesIO()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given))
-    return given
+    with (tmp_path / "typed").open("w+b", buffering=0) as given:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(given))
+        yield given
 
 
 def test_the_answer_is_written_as_it_is(ipc: Ipc, capfdbinary: Out, tmp_path: Path) -> None:
@@ -94,7 +113,7 @@ def test_the_answer_is_written_as_it_is(ipc: Ipc, capfdbinary: Out, tmp_path: Pa
     assert ipc.asked[2].data == b""
 
 
-def test_standard_input_is_given(ipc: Ipc, capfdbinary: Out, typed: io.BytesIO) -> None:
+def test_standard_input_is_given(ipc: Ipc, capfdbinary: Out, typed: io.FileIO) -> None:
     """All of it, as it is."""
     typed.write(b"a\nb")
     typed.seek(0)
@@ -136,7 +155,7 @@ def test_wrong_use(ipc: Ipc, arguments: list[str]) -> None:
     assert ipc.asked == []
 
 
-def test_each_line_is_a_call(ipc: Ipc, capfdbinary: Out, typed: io.BytesIO) -> None:
+def test_each_line_is_a_call(ipc: Ipc, capfdbinary: Out, typed: io.FileIO) -> None:
     """Answers come in the lines' order, and the first error is the status."""
     typed.write(b"ab\nbad\n\ncd")
     typed.seek(0)
@@ -144,6 +163,7 @@ def test_each_line_is_a_call(ipc: Ipc, capfdbinary: Out, typed: io.BytesIO) -> N
     printed = capfdbinary.readouterr()
     assert printed.out == b"ba\n\n\ndc\n"
     assert printed.err.count(b"no luck") == 1
+    assert b"HANDLER_FAILED: line 2: the handler failed" in printed.err
     assert {call.method for call in ipc.asked} == {"m"}
     typed.seek(0)
     assert run(["invoke", "f", "--stream", "-o", "json"]) == 6
@@ -151,3 +171,12 @@ def test_each_line_is_a_call(ipc: Ipc, capfdbinary: Out, typed: io.BytesIO) -> N
     assert [each["line"] for each in told] == [1, 2, 3, 4]
     assert told[1]["error"]["reason"] == "HANDLER_FAILED"
     assert told[3]["data"] == "dc"
+
+
+def test_an_interrupt_while_the_next_line_is_waited_for() -> None:
+    """Python ends although gRPC's thread still reads: standard input is not read by its reader."""
+    with subprocess.Popen([sys.executable, "-c", WAITS], stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        child.stdin.write(b"a\n")
+        child.stdin.flush()
+        assert child.wait(30) == 0

@@ -36,3 +36,4 @@ def test_words_and_milliseconds() -> None:
     function = function_pb2.Function(state=function_pb2.FUNCTION_STATE_WARM_SNAPSHOT)
     assert enum_word(function, "state") == "WARM_SNAPSHOT"
     assert milliseconds(Duration(seconds=1, nanos=500_000)) == 1000.5
+    assert str(milliseconds(Duration(seconds=2, nanos=529_074_844))) == "2529.074844"

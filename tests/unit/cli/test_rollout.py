@@ -150,6 +150,38 @@ def test_the_first_failure_gives_the_exit_status(
     registry.script.put(None)
 
 
+def test_every_failure_is_told_with_its_remedy(
+    registry: Registry, file: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its log lines; a remedy that several have is told once, the first one's last."""
+    text = file.read_text()
+    more = "".join(f"  - {{id: {name}, handler_path: hello.py, ipc: true}}\n" for name in "cde")
+    file.write_text(text + more)
+    reasons = {"a": "HANDLER_EXITED", "b": "READY_TIMEOUT", "c": "READY_TIMEOUT"}
+    for name, reason in {**reasons, "d": "HANDLER_EXITED"}.items():
+        failed = function(name, 2, function_pb2.DEPLOY_STATE_FAILED)
+        failed.deploy_error.reason = reason
+        failed.deploy_error.domain = "snapshotter.aetherless"
+        failed.deploy_error.message = f"{name} does not work"
+        failed.deploy_error.metadata["log"] = f"words of {name}"
+        registry.script.put(event(failed))
+    registry.script.put(event(function("e", 2)))
+
+    assert run(["deploy", str(file)]) == 6
+    printed = capsys.readouterr()
+    told = printed.out[printed.out.index("READY_TIMEOUT: b") :].splitlines()
+    assert told[:3] == ["READY_TIMEOUT: b does not work", "  last log lines:", "    words of b"]
+    assert told[3].startswith("remedy: listen on the port in PORT")
+    assert told[4:10] == [
+        "READY_TIMEOUT: c does not work", "  last log lines:", "    words of c",
+        "HANDLER_EXITED: d does not work", "  last log lines:", "    words of d",
+    ]  # fmt: skip
+    assert told[10:] == ["the orchestrator goes on, and serves: e"]
+    assert "error: HANDLER_EXITED: a does not work" in printed.err
+    assert printed.err.count("remedy: ") == 1
+    registry.script.put(None)
+
+
 def test_other_settings_than_the_running_ones_are_refused(
     registry: Registry, file: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

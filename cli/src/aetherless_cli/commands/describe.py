@@ -152,7 +152,8 @@ def _channel_fields(channel: Channel) -> dict[str, object]:
         "answer within": f"{milliseconds(channel.timeout):.0f} ms",
         "ring": f"{size(channel.buffer_size_bytes)} in each direction",
         "calls": f"{stats.calls} taken, {stats.succeeded} answered, {stats.failed} failed"
-        f" ({stats.timed_out} too late), {stats.redelivered} delivered again",
+        f" ({stats.timed_out} too late), {stats.cancelled} given up,"
+        f" {stats.redelivered} delivered again",
         "now": f"{stats.in_flight} under way, {stats.waiting} waiting",
     }
 

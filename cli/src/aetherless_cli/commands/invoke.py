@@ -19,7 +19,8 @@ HELP = """Call a function through its channel of shared memory.
 The function needs ipc: true, and a program that serves its channel; one that sleeps is woken. What
 the handler returns is written to standard output byte by byte, with nothing added. What it is given
 comes from --data, --file, or standard input (-); without any of them it is given nothing. With
---stream each line of standard input is a call, and each answer a line, in the lines' order.
+--stream each line of standard input is a call, and each answer a line, in the lines' order; one
+that failed is an empty line, and its error goes to standard error.
 
 \b
 Examples:

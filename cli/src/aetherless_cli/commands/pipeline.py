@@ -39,13 +39,14 @@ Example:
 DESCRIBE_HELP = """Show one pipeline: its stages, its edges and what went through them.
 
 RECORDS are runs that a stage passed on or answered, FAILED those that ended there with an error.
-Bytes of edges count records with what surrounds them; WAITING was written and is not worked off.
+ENDS are the sides of an edge that have it now, READERS counts the processes that have read of it.
+BYTES count records with what surrounds them; WAITING was written and is not worked off.
 
 \b
 Example:
   aetherctl pipeline describe image
 """
-RUN_HELP = """Run a pipeline once: give the first stage data, print what the last one answers.
+RUN_HELP = """Run a pipeline once: give the first stage data, print what the last answers.
 
 Stages that sleep are woken. What the last stage's handler returns is written to standard output
 byte by byte, with nothing added. What the first is given comes from --data, --file, or standard
@@ -109,7 +110,7 @@ def list_(options: Options) -> None:
     print_table(LIST_COLUMNS, rows)
 
 
-@command.command("describe", help=DESCRIBE_HELP)
+@command.command("describe", help=DESCRIBE_HELP, short_help="Show one pipeline and its counters.")
 @pipeline_argument()
 @output_option
 @click.pass_obj
@@ -133,7 +134,7 @@ def describe(options: Options, pipeline_id: str) -> None:
         print_table(EDGE_COLUMNS, [edge_row(each) for each in pipeline.edges])
 
 
-@command.command("run", help=RUN_HELP)
+@command.command("run", help=RUN_HELP, short_help="Run a pipeline once.")
 @pipeline_argument()
 @data_options("the first stage")
 @time_options("the pipeline's timeout_ms")

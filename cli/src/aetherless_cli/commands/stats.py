@@ -54,7 +54,7 @@ LEAST_INTERVAL = 0.1
     "--interval",
     type=click.FloatRange(min=LEAST_INTERVAL),
     metavar="SECONDS",
-    help="How often, with -w.  [default: 1; x>=0.1]",
+    help="How often, with -w; 1 by default.",
 )
 @click.option("-n", "--number", type=click.IntRange(min=1), help="End after so many, with -w.")
 @output_option
