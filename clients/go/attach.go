@@ -22,7 +22,7 @@ const (
 
 // What attaching refuses, beside the kernel's errors.
 var (
-	ErrNoChannel = errors.New("CHANNEL_NOT_FOUND: " + environment + " is not set")
+	ErrNoChannel = errors.New("CHANNEL_NOT_FOUND: " + environment + " is not set; declare the function with ipc: true")
 	ErrPeerGone  = errors.New("PEER_GONE")
 )
 

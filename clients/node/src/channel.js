@@ -84,7 +84,10 @@ function drop({ descriptors }) {
  * descriptors.
  */
 function attach(path = process.env.AETHER_CHANNEL, heard = drop) {
-  if (!path) throw new AetherlessError('CHANNEL_NOT_FOUND', 'AETHER_CHANNEL is not set');
+  if (!path) {
+    const text = 'AETHER_CHANNEL is not set; declare the function with ipc: true';
+    throw new AetherlessError('CHANNEL_NOT_FOUND', text);
+  }
   const control = native.connect(path);
   let said = { descriptors: [] };
   try {

@@ -58,7 +58,9 @@ impl std::fmt::Display for Error {
             Error::Corrupt(damage) => write!(to, "RING_CORRUPT: {:?}", damage),
             Error::PeerGone => to.write_str("PEER_GONE"),
             Error::TimedOut => to.write_str("INVOCATION_TIMEOUT"),
-            Error::NoChannel => to.write_str("CHANNEL_NOT_FOUND: AETHER_CHANNEL is not set"),
+            Error::NoChannel => to.write_str(
+                "CHANNEL_NOT_FOUND: AETHER_CHANNEL is not set; declare the function with ipc: true",
+            ),
             Error::Refused(reason) => to.write_str(reason),
             Error::Region => to.write_str("REGION_INVALID"),
             Error::Io(error) => error.fmt(to),

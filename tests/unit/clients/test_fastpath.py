@@ -251,7 +251,9 @@ def test_a_shutdown_waits_for_a_handler(service: Service) -> None:
 
 def test_results_of_every_kind(service: Service) -> None:
     """What is no bytes is made so, or is the handler's failure; a failure's text is told."""
-    results: dict[bytes, Any] = {b"a": bytearray(b"x"), b"b": memoryview(b"y"), b"c": "text"}
+    results: dict[bytes, Any] = {b"a": bytearray(b"x"), b"b": memoryview(b"y")}
+    strange: dict[bytes, Any] = {b"text": "x", b"int": 5, b"none": None, b"list": [1]}
+    results.update(strange)
 
     def handle(data: bytes) -> Any:
         return results[data]
@@ -259,9 +261,12 @@ def test_results_of_every_kind(service: Service) -> None:
     with serving(service, handle) as side:
         assert service.call(side, b"a") == Answer(1, 0, b"x")
         assert service.call(side, b"b") == Answer(2, 0, b"y")
-        assert service.call(side, b"c").status == 1
-        assert service.call(side, b"d") == Answer(4, 1, b"KeyError: b'd'")
-        assert service.call(side, b"a") == Answer(5, 0, b"x")
+        assert service.call(side, b"d") == Answer(3, 1, b"KeyError: b'd'")
+        for number, (data, result) in enumerate(strange.items(), 4):
+            kind = type(result).__name__
+            text = f"TypeError: the handler returned {kind}, where bytes are due"
+            assert service.call(side, data) == Answer(number, 1, text.encode())
+        assert service.call(side, b"a") == Answer(8, 0, b"x")
 
 
 @pytest.mark.parametrize("kept", [0, 1])

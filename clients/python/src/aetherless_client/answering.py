@@ -53,7 +53,7 @@ def outcome(
         return status, b""
     token = current.set(request)
     try:
-        return Status.RESULT, bytes(handler(request.data))
+        return Status.RESULT, data_of(handler(request.data))
     except Exception as error:  # whatever a handler raises is an answer
         log.exception("the handler failed")
         return Status.FAILED, message_of(error)
@@ -70,6 +70,21 @@ def choose(find: Callable[[str], Handler | None], work: Work) -> tuple[Status, H
         return Status.NO_METHOD, find(work.stage.method)
     # Only stages have a slash in their names, and this is none of ours.
     return Status.NO_METHOD, None if "/" in request.method else find(request.method)
+
+
+def data_of(result: object) -> bytes:
+    """Return what a handler returned: bytes, or anything else that can be looked at as bytes.
+
+    Raises:
+        TypeError: it can't; ``bytes(5)`` would be five zeros, and a text has no encoding.
+    """
+    if isinstance(result, bytes):
+        return result
+    try:
+        return bytes(memoryview(result))  # type: ignore[arg-type] # tried
+    except TypeError:
+        kind = type(result).__name__
+        raise TypeError(f"the handler returned {kind}, where bytes are due") from None
 
 
 def message_of(error: BaseException) -> bytes:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from aetherless_client.answering import answer, choose, message_of
+from aetherless_client.answering import answer, choose, data_of, message_of
 from aetherless_client.calls import Status, current
 from aetherless_client.process import call, client_of
 
@@ -121,7 +121,7 @@ class _Serving:
         current.set(work.request)  # the task's own context
         try:
             result = handler(work.request.data)
-            return Status.RESULT, bytes(await result if inspect.isawaitable(result) else result)
+            return Status.RESULT, data_of(await result if inspect.isawaitable(result) else result)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -61,7 +61,7 @@ def side_socket(path: str | os.PathLike[str] | None) -> str:
     """
     where = os.fspath(path) if path is not None else os.environ.get(ENVIRONMENT, "")
     if not where:
-        raise NoChannelError(f"{ENVIRONMENT} is not set")
+        raise NoChannelError(f"{ENVIRONMENT} is not set; declare the function with ipc: true")
     return where
 
 

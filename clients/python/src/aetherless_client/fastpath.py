@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aetherless_client.answering import message_of
+from aetherless_client.answering import data_of, message_of
 from aetherless_client.calls import Request, Status, current
 from aetherless_ring import IMPLEMENTATION
 
@@ -181,7 +181,7 @@ class FastPath:
 def _success(result: Any) -> Outcome:
     """Return what is to be answered for a handler's result."""
     try:
-        return Status.RESULT, bytes(result)
+        return Status.RESULT, data_of(result)
     except Exception as error:  # as if the handler had raised it  # noqa: BLE001
         return _failure(error)
 
