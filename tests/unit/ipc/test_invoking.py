@@ -14,6 +14,7 @@ import pytest
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
 from aetherless.ipc.v1 import ipc_service_pb2_grpc
 from aetherless_common import errors
+from aetherless_ipc.errors import invocation_timeout
 from aetherless_ring.layout import Layout
 from framework.processes import wait_until
 
@@ -227,3 +228,13 @@ def test_deleted_while_called(
             wait_until(lambda: get(stub).stats.in_flight == 1, "it is in flight")
             stub.DeleteChannel(pb.DeleteChannelRequest(name="channels/c"))
             assert held.result(WAIT_S).reason == "PEER_GONE"
+
+
+def test_a_timeout_tells_how_often_it_was_delivered() -> None:
+    """More than once is no matter of time: a process that lives is given a call once."""
+    never, once, often = (invocation_timeout("function", "f", 5, count) for count in (0, 1, 3))
+    assert never.message.endswith("; not delivered")
+    assert once.message.endswith("; delivered once")
+    assert often.message.endswith("; delivered 3 times")
+    assert (never.remedy, once.remedy) == ("", "")
+    assert "its process ended" in often.remedy

@@ -14,7 +14,7 @@ from aetherless_common import errors
 from aetherless_common.server import serving
 from framework.processes import wait_until
 
-from .asking import detach
+from .asking import detach, get
 from .staging import CHAIN, DIAMOND, ONCE, Stages, declared
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def test_a_failure_names_its_stage(stages: Stages) -> None:
     assert stages.run("x") == "[x a c|x a b] d"
     assert [each.failed for each in stages.get().stages] == [1, 1, 1, 1]
     assert stages.get().stats.failed == 4
+    calls = get(stages.stub, "a").stats
+    assert (calls.calls, calls.succeeded, calls.failed, calls.cancelled) == (5, 4, 1, 0)
     wait_until(
         lambda: all(each.produced_bytes == each.consumed_bytes for each in stages.get().edges),
         "parts that nobody needs are let go of",
@@ -118,6 +120,7 @@ def test_deadlines(stages: Stages) -> None:
     error = refused(stages, "nap@b", timeout_s=0.2)
     assert error.reason == "INVOCATION_TIMEOUT"
     assert (error.metadata["name"], error.metadata["timeoutMs"]) == ("p", "200")
+    assert error.message == "pipeline p did not answer within 200 ms; delivered once"
     assert stages.run("x") == "x a b c"
     stats = stages.get().stats
     assert (stats.timed_out, stats.failed, stats.in_flight) == (1, 1, 0)

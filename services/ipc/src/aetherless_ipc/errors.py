@@ -17,6 +17,9 @@ from aetherless_common.errors import (
     Unavailable,
 )
 
+# What is told of a call that was delivered more than once: a process that lives gets it once.
+DIED = "its process ended before it answered: see its log and its events"
+
 
 def channel_not_found(channel: str) -> NotFound:
     """Return the error for a channel that does not exist."""
@@ -45,11 +48,14 @@ def region_invalid(channel: str, cause: OSError) -> FailedPrecondition:
 
 def invocation_timeout(kind: str, name: str, timeout_ms: int, attempts: int) -> DeadlineExceeded:
     """Return the error for a call that was not answered in time; ``kind`` says of what."""
-    delivered = f"delivered {attempts} times" if attempts else "not delivered"
+    delivered = {0: "not delivered", 1: "delivered once"}.get(
+        attempts, f"delivered {attempts} times"
+    )
     return DeadlineExceeded(
         "INVOCATION_TIMEOUT",
         f"{kind} {name} did not answer within {timeout_ms} ms; {delivered}",
         {"kind": kind, "name": name, "timeoutMs": timeout_ms, "attempts": attempts},
+        remedy=DIED if attempts > 1 else "",
     )
 
 

@@ -167,7 +167,7 @@ class Pipelines:
             self._runs.pop(run.id, None)
             pipeline.runs.pop(run.id, None)
             pipeline.count_end(run)
-        run.leg.cancel()
+        run.leg.settle()
         if run.error is not None or run.losses != pipeline.losses:
             self._tell_over(pipeline, run.id)
 

@@ -134,8 +134,11 @@ class Leg(Call):
 
     def answer(self, status: int, data: bytes) -> bool:
         """End it by what the first stage answered; the run too, unless that was passed on."""
+        good = status in (Status.RESULT, Status.PASSED_ON)
+        # Before the run: that gives up a leg that is under way when it ends.
+        ended = self._end(b"", None if good else self._error(status, data))
         self._run.take(FIRST, status, data)
-        return self._end(b"", None)
+        return ended
 
     def fail(self, error: AetherlessError) -> bool:
         """End it by an error, and the run."""
@@ -143,6 +146,14 @@ class Leg(Call):
         if over:
             self._run.fail_at(FIRST, error)
         return over
+
+    def settle(self) -> None:
+        """End it with its run: a later stage may answer before the first says that it is done."""
+        run = self._run
+        if run.failed_at or not (run.error or run.is_cancelled):
+            self._end(b"", None)
+        else:
+            self.cancel()
 
     def comes_back(self) -> bool:
         """Tell whether it may be delivered again; ends it, and the run, when it may not."""
