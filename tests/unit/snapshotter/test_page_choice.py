@@ -136,6 +136,69 @@ def test_few_pages_are_shared_untried(place: SandboxWorld, workload: instance_pb
     assert not trial.HasField("shared_answer")
 
 
+def measured(written_bytes: int, choice: snapshot_pb2.PageChoice.ValueType) -> snapshot_pb2.Trial:
+    """Return the trial of an earlier snapshot that measured both ways."""
+    trial = snapshot_pb2.Trial(written_bytes=written_bytes, page_choice=choice)
+    trial.shared_answer.FromNanoseconds(700)
+    trial.eager_answer.FromNanoseconds(800)
+    trial.measured_with = "snapshots/earlier"
+    return trial
+
+
+def test_what_an_earlier_revision_measured_holds(
+    place: SandboxWorld, workload: instance_pb2.Workload
+) -> None:
+    """No restore is made for a choice; the trial tells whose times it has."""
+    before = measured(WRITTEN, snapshot_pb2.PAGE_CHOICE_SHARED)
+    trial, first = snapshot_pb2.Trial(), Answered(1, 2)
+    folder, pages = place.builder.store.images(SNAPSHOT), written(place, workload)
+    chosen = page_choice.choose(folder, first, pages, pytest.fail, trial, before)
+    assert chosen == (SNAPSHOT_TARGET, [first])
+    assert (trial.page_choice, trial.written_bytes) == (before.page_choice, size(pages))
+    assert (trial.shared_answer, trial.eager_answer) == (before.shared_answer, before.eager_answer)
+    assert trial.measured_with == "snapshots/earlier"
+    assert not (folder / eager.FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        measured(WRITTEN, snapshot_pb2.PAGE_CHOICE_EAGER),
+        measured(WRITTEN // 3, snapshot_pb2.PAGE_CHOICE_SHARED),
+        measured(WRITTEN * 4, snapshot_pb2.PAGE_CHOICE_SHARED),
+        snapshot_pb2.Trial(written_bytes=WRITTEN, page_choice=snapshot_pb2.PAGE_CHOICE_SHARED),
+    ],
+    ids=["copied", "fewer", "more", "unmeasured"],
+)
+def test_an_earlier_choice_that_may_not_hold_is_measured_anew(
+    place: SandboxWorld, workload: instance_pb2.Workload, before: snapshot_pb2.Trial
+) -> None:
+    """Pages were copied, were many more or fewer, or neither way was measured."""
+    folder, trial = place.builder.store.images(SNAPSHOT), snapshot_pb2.Trial()
+    first, pages = Answered(1, 5), written(place, workload)
+    page_choice.choose(folder, first, pages, lambda _: Answered(1, 9), trial, before)
+    assert trial.shared_answer.ToNanoseconds() == 9
+    assert trial.measured_with == ""
+
+
+def test_the_last_trial_of_a_function(place: SandboxWorld, workload: instance_pb2.Workload) -> None:
+    """Of another snapshot of the same function on the same host; it says whose it is."""
+    store, function = place.builder.store, workload.function_id
+    mine, another = f"{function}-r1", f"{function}-r2"
+    store.path(SNAPSHOT).rename(store.path(mine))
+    assert store.last_trial(function, another) is None
+    tried = measured(WRITTEN, snapshot_pb2.PAGE_CHOICE_SHARED)
+    store.keep_trial(mine, tried)
+    assert store.last_trial(function, another) == tried
+    tried.measured_with = ""
+    store.keep_trial(mine, tried)
+    found = store.last_trial(function, another)
+    assert found is not None
+    assert found.measured_with == f"snapshots/{SNAPSHOT}"  # as its manifest calls it
+    assert store.last_trial(function, mine) is None
+    assert store.last_trial(function[:-1], another) is None
+
+
 def test_a_refused_second_set_leaves_nothing(
     place: SandboxWorld, workload: instance_pb2.Workload
 ) -> None:

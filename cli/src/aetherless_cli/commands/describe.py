@@ -288,4 +288,6 @@ def _written(trial: Trial) -> str:
             f": answered after {milliseconds(trial.shared_answer):.1f} ms with all pages shared,"
             f" {milliseconds(trial.eager_answer):.1f} ms with these copied"
         )
+    if trial.measured_with:
+        text += f" (measured with {trial.measured_with})"
     return text

@@ -26,6 +26,8 @@ ROUNDS = 5
 LEAST_WRITTEN = 2 << 20
 #: Copies have to take less than this part of the time.
 _CLEARLY = 0.95
+#: An earlier choice holds until this many times as much is written, or as little.
+_ALIKE = 2
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ def choose(
     written: Mapping[int, Sequence[Interval]],
     restore: Callable[[str], Answered],
     trial: snapshot_pb2.Trial,
+    before: snapshot_pb2.Trial | None = None,
 ) -> tuple[str, list[Answered]]:
     """Try both ways when enough was written; note in ``trial`` what that showed.
+
+    Neither is tried when an earlier revision's pages are shared, because that was measured to be no
+    slower, and this one writes about as many: what a page costs depends on the host.
 
     Args:
         folder: the images on the host. A second set is left in it only when it is chosen.
@@ -51,6 +57,7 @@ def choose(
         written: the pages that its answer wrote.
         restore: tries one more, from the images that it is given (a path of the sandbox).
         trial: gets the choice, the bytes written and both medians.
+        before: the trial of the function's newest other snapshot; None for none.
 
     Returns:
         the chosen images, as the sandbox sees them, and the restores with them.
@@ -63,6 +70,9 @@ def choose(
     trial.page_choice = snapshot_pb2.PAGE_CHOICE_SHARED
     if trial.written_bytes < LEAST_WRITTEN:
         return SNAPSHOT_TARGET, [first]
+    if before is not None and _still_shared(before, trial.written_bytes):
+        _take_medians(before, trial)
+        return SNAPSHOT_TARGET, [first]
     eager.discard(folder)
     try:
         eager.keep(folder, written)
@@ -74,6 +84,14 @@ def choose(
     if trial.page_choice == snapshot_pb2.PAGE_CHOICE_EAGER:
         return eager.TARGET, copied
     return SNAPSHOT_TARGET, [first, *shared]
+
+
+def _still_shared(before: snapshot_pb2.Trial, written_bytes: int) -> bool:
+    """Tell whether an earlier measurement says that so many written bytes are to be shared."""
+    shared = before.page_choice == snapshot_pb2.PAGE_CHOICE_SHARED
+    measured = before.HasField("shared_answer") and before.HasField("eager_answer")
+    fewer, more = sorted((before.written_bytes, written_bytes))
+    return shared and measured and more <= _ALIKE * fewer
 
 
 def _try_both(restore: Callable[[str], Answered]) -> tuple[list[Answered], list[Answered]]:
@@ -107,6 +125,12 @@ def carry_over(before: snapshot_pb2.Trial, trial: snapshot_pb2.Trial) -> None:
     """Note in a later trial what was chosen at the first: a snapshot's choice is made once."""
     trial.page_choice = before.page_choice
     trial.written_bytes = before.written_bytes
+    _take_medians(before, trial)
+
+
+def _take_medians(before: snapshot_pb2.Trial, trial: snapshot_pb2.Trial) -> None:
+    """Note in a trial what an earlier one measured, and whose that was."""
+    trial.measured_with = before.measured_with
     if before.HasField("shared_answer"):
         trial.shared_answer.CopyFrom(before.shared_answer)
     if before.HasField("eager_answer"):

@@ -201,6 +201,27 @@ class SnapshotStore:
             log.warning("trial left out", snapshot=snapshot_id, error=str(error))
             return None
 
+    def last_trial(self, function_id: str, but: str) -> snapshot_pb2.Trial | None:
+        """Return the trial of a function's newest snapshot but ``but``, made by this host as it is.
+
+        It says with which snapshot it was measured. Only snapshots whose ids begin with the
+        function's are looked at; None when none of them was tried.
+        """
+        found = []
+        for folder in self._folder.glob(f"{function_id}-*/"):
+            with contextlib.suppress(DataLoss, FailedPrecondition, NotFound):
+                manifest = self.manifest(folder.name)
+                mine = manifest.workload.function_id == function_id and folder.name != but
+                same_host = not manifest.fingerprint.differences(self._host)
+                if mine and same_host and manifest.snapshot.HasField("trial"):
+                    found.append(manifest.snapshot)
+        newest = max(found, key=lambda each: each.revision, default=None)
+        if newest is None:
+            return None
+        trial = newest.trial
+        trial.measured_with = trial.measured_with or newest.name
+        return trial
+
     def manifests(self) -> list[Manifest]:
         """Return the manifests of all complete snapshots by name; unreadable ones are logged."""
         found = []

@@ -79,6 +79,7 @@ class TrialRun:
         images_dir: the images to restore, as the sandbox sees them.
         choose_in: where these lie on the host, for a choice of the pages to copy; None leaves
             everything as it is.
+        before: the trial of the function's newest other snapshot, whose choice may hold.
     """
 
     instance: Instance
@@ -86,6 +87,7 @@ class TrialRun:
     restores: int = RESTORES
     images_dir: str = SNAPSHOT_TARGET
     choose_in: Path | None = None
+    before: snapshot_pb2.Trial | None = None
     _written: dict[int, list[Interval]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _going: bool = False
@@ -108,6 +110,7 @@ class TrialRun:
         snapshot_id = last_part(self.instance.snapshot)
         if not manifest.snapshot.HasField("trial") and self.images_dir == SNAPSHOT_TARGET:
             self.choose_in = store.images(snapshot_id)
+            self.before = store.last_trial(self.instance.workload.function_id, snapshot_id)
         try:
             trial = self.run()
         except (OSError, SandboxError) as error:
@@ -142,7 +145,12 @@ class TrialRun:
             answered = [self._answered(self.images_dir)]
             if self.choose_in is not None and self._asks:
                 self.images_dir, answered = page_choice.choose(
-                    self.choose_in, answered[0], self._written, self._answered, trial
+                    self.choose_in,
+                    answered[0],
+                    self._written,
+                    self._answered,
+                    trial,
+                    self.before,
                 )
             times = [each.restore_ns for each in answered]
             while len(times) < self.restores:

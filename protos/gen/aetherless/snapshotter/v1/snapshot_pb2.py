@@ -27,29 +27,29 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(aetherless/snapshotter/v1/snapshot.proto\x12\x19\x61\x65therless.snapshotter.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x04\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x03\x12=\n\tprocesses\x18\x07 \x03(\x0b\x32*.aetherless.snapshotter.v1.SnapshotProcess\x12\x42\n\x0flisten_families\x18\x08 \x01(\x0e\x32).aetherless.snapshotter.v1.ListenFamilies\x12\x38\n\x06phases\x18\t \x03(\x0b\x32(.aetherless.snapshotter.v1.SnapshotPhase\x12\x14\n\x0c\x63riu_version\x18\n \x01(\t\x12\x16\n\x0ekernel_release\x18\x0b \x01(\t\x12\x14\n\x0cshared_bytes\x18\x0c \x01(\x03\x12\x13\n\x0b\x65\x61ger_bytes\x18\r \x01(\x03\x12/\n\x05trial\x18\x0e \x01(\x0b\x32 .aetherless.snapshotter.v1.Trial\x12\x34\n\x08\x66indings\x18\x0f \x03(\x0b\x32\".aetherless.snapshotter.v1.Finding\"\xa8\x03\n\x05Trial\x12+\n\x08restores\x18\x01 \x03(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06median\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07maximum\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66irst_answer\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11suggested_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rwritten_bytes\x18\x06 \x01(\x03\x12:\n\x0bpage_choice\x18\x07 \x01(\x0e\x32%.aetherless.snapshotter.v1.PageChoice\x12\x30\n\rshared_answer\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x65\x61ger_answer\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x97\x01\n\x07\x46inding\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12<\n\x08severity\x18\x02 \x01(\x0e\x32*.aetherless.snapshotter.v1.FindingSeverity\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\x05\x12\x0f\n\x07\x63ommand\x18\x06 \x01(\t\"T\n\x0fSnapshotProcess\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x12\n\nparent_pid\x18\x02 \x01(\x05\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\t\x12\x0f\n\x07threads\x18\x04 \x01(\x05\"\x90\x01\n\rSnapshotPhase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.aetherless.snapshotter.v1.PhaseState\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t*\x7f\n\x0eListenFamilies\x12\x1f\n\x1bLISTEN_FAMILIES_UNSPECIFIED\x10\x00\x12\x18\n\x14LISTEN_FAMILIES_IPV4\x10\x01\x12\x18\n\x14LISTEN_FAMILIES_IPV6\x10\x02\x12\x18\n\x14LISTEN_FAMILIES_DUAL\x10\x03*X\n\nPageChoice\x12\x1b\n\x17PAGE_CHOICE_UNSPECIFIED\x10\x00\x12\x16\n\x12PAGE_CHOICE_SHARED\x10\x01\x12\x15\n\x11PAGE_CHOICE_EAGER\x10\x02*p\n\nPhaseState\x12\x1b\n\x17PHASE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PHASE_STATE_STARTED\x10\x01\x12\x14\n\x10PHASE_STATE_DONE\x10\x02\x12\x16\n\x12PHASE_STATE_FAILED\x10\x03*\x8a\x01\n\x0f\x46indingSeverity\x12 \n\x1c\x46INDING_SEVERITY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46INDING_SEVERITY_INFO\x10\x01\x12\x1c\n\x18\x46INDING_SEVERITY_WARNING\x10\x02\x12\x1c\n\x18\x46INDING_SEVERITY_REFUSED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(aetherless/snapshotter/v1/snapshot.proto\x12\x19\x61\x65therless.snapshotter.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x04\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66unction_id\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x06 \x01(\x03\x12=\n\tprocesses\x18\x07 \x03(\x0b\x32*.aetherless.snapshotter.v1.SnapshotProcess\x12\x42\n\x0flisten_families\x18\x08 \x01(\x0e\x32).aetherless.snapshotter.v1.ListenFamilies\x12\x38\n\x06phases\x18\t \x03(\x0b\x32(.aetherless.snapshotter.v1.SnapshotPhase\x12\x14\n\x0c\x63riu_version\x18\n \x01(\t\x12\x16\n\x0ekernel_release\x18\x0b \x01(\t\x12\x14\n\x0cshared_bytes\x18\x0c \x01(\x03\x12\x13\n\x0b\x65\x61ger_bytes\x18\r \x01(\x03\x12/\n\x05trial\x18\x0e \x01(\x0b\x32 .aetherless.snapshotter.v1.Trial\x12\x34\n\x08\x66indings\x18\x0f \x03(\x0b\x32\".aetherless.snapshotter.v1.Finding\"\xbf\x03\n\x05Trial\x12+\n\x08restores\x18\x01 \x03(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06median\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07maximum\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66irst_answer\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11suggested_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rwritten_bytes\x18\x06 \x01(\x03\x12:\n\x0bpage_choice\x18\x07 \x01(\x0e\x32%.aetherless.snapshotter.v1.PageChoice\x12\x30\n\rshared_answer\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x65\x61ger_answer\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmeasured_with\x18\n \x01(\t\"\x97\x01\n\x07\x46inding\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12<\n\x08severity\x18\x02 \x01(\x0e\x32*.aetherless.snapshotter.v1.FindingSeverity\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\x05\x12\x0f\n\x07\x63ommand\x18\x06 \x01(\t\"T\n\x0fSnapshotProcess\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x12\n\nparent_pid\x18\x02 \x01(\x05\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\t\x12\x0f\n\x07threads\x18\x04 \x01(\x05\"\x90\x01\n\rSnapshotPhase\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.aetherless.snapshotter.v1.PhaseState\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t*\x7f\n\x0eListenFamilies\x12\x1f\n\x1bLISTEN_FAMILIES_UNSPECIFIED\x10\x00\x12\x18\n\x14LISTEN_FAMILIES_IPV4\x10\x01\x12\x18\n\x14LISTEN_FAMILIES_IPV6\x10\x02\x12\x18\n\x14LISTEN_FAMILIES_DUAL\x10\x03*X\n\nPageChoice\x12\x1b\n\x17PAGE_CHOICE_UNSPECIFIED\x10\x00\x12\x16\n\x12PAGE_CHOICE_SHARED\x10\x01\x12\x15\n\x11PAGE_CHOICE_EAGER\x10\x02*p\n\nPhaseState\x12\x1b\n\x17PHASE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13PHASE_STATE_STARTED\x10\x01\x12\x14\n\x10PHASE_STATE_DONE\x10\x02\x12\x16\n\x12PHASE_STATE_FAILED\x10\x03*\x8a\x01\n\x0f\x46indingSeverity\x12 \n\x1c\x46INDING_SEVERITY_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46INDING_SEVERITY_INFO\x10\x01\x12\x1c\n\x18\x46INDING_SEVERITY_WARNING\x10\x02\x12\x1c\n\x18\x46INDING_SEVERITY_REFUSED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aetherless.snapshotter.v1.snapshot_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTENFAMILIES']._serialized_start=1490
-  _globals['_LISTENFAMILIES']._serialized_end=1617
-  _globals['_PAGECHOICE']._serialized_start=1619
-  _globals['_PAGECHOICE']._serialized_end=1707
-  _globals['_PHASESTATE']._serialized_start=1709
-  _globals['_PHASESTATE']._serialized_end=1821
-  _globals['_FINDINGSEVERITY']._serialized_start=1824
-  _globals['_FINDINGSEVERITY']._serialized_end=1962
+  _globals['_LISTENFAMILIES']._serialized_start=1513
+  _globals['_LISTENFAMILIES']._serialized_end=1640
+  _globals['_PAGECHOICE']._serialized_start=1642
+  _globals['_PAGECHOICE']._serialized_end=1730
+  _globals['_PHASESTATE']._serialized_start=1732
+  _globals['_PHASESTATE']._serialized_end=1844
+  _globals['_FINDINGSEVERITY']._serialized_start=1847
+  _globals['_FINDINGSEVERITY']._serialized_end=1985
   _globals['_SNAPSHOT']._serialized_start=137
   _globals['_SNAPSHOT']._serialized_end=674
   _globals['_TRIAL']._serialized_start=677
-  _globals['_TRIAL']._serialized_end=1101
-  _globals['_FINDING']._serialized_start=1104
-  _globals['_FINDING']._serialized_end=1255
-  _globals['_SNAPSHOTPROCESS']._serialized_start=1257
-  _globals['_SNAPSHOTPROCESS']._serialized_end=1341
-  _globals['_SNAPSHOTPHASE']._serialized_start=1344
-  _globals['_SNAPSHOTPHASE']._serialized_end=1488
+  _globals['_TRIAL']._serialized_end=1124
+  _globals['_FINDING']._serialized_start=1127
+  _globals['_FINDING']._serialized_end=1278
+  _globals['_SNAPSHOTPROCESS']._serialized_start=1280
+  _globals['_SNAPSHOTPROCESS']._serialized_end=1364
+  _globals['_SNAPSHOTPHASE']._serialized_start=1367
+  _globals['_SNAPSHOTPHASE']._serialized_end=1511
 # @@protoc_insertion_point(module_scope)

@@ -233,10 +233,13 @@ class Trial(_message.Message):
     PAGE_CHOICE_FIELD_NUMBER: _builtins.int
     SHARED_ANSWER_FIELD_NUMBER: _builtins.int
     EAGER_ANSWER_FIELD_NUMBER: _builtins.int
+    MEASURED_WITH_FIELD_NUMBER: _builtins.int
     written_bytes: _builtins.int
     """Bytes of memory that the warm-up request wrote."""
     page_choice: Global___PageChoice.ValueType
     """How the written pages are restored."""
+    measured_with: _builtins.str
+    """The earlier snapshot of the same function whose trial measured both, "snapshots/{snapshot}"; empty when this trial did, or nobody."""
     @_builtins.property
     def restores(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
         """How long each restore took, in their order."""
@@ -277,10 +280,11 @@ class Trial(_message.Message):
         page_choice: Global___PageChoice.ValueType = ...,
         shared_answer: _duration_pb2.Duration | None = ...,
         eager_answer: _duration_pb2.Duration | None = ...,
+        measured_with: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["eager_answer", b"eager_answer", "first_answer", b"first_answer", "maximum", b"maximum", "median", b"median", "shared_answer", b"shared_answer", "suggested_timeout", b"suggested_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eager_answer", b"eager_answer", "first_answer", b"first_answer", "maximum", b"maximum", "median", b"median", "page_choice", b"page_choice", "restores", b"restores", "shared_answer", b"shared_answer", "suggested_timeout", b"suggested_timeout", "written_bytes", b"written_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eager_answer", b"eager_answer", "first_answer", b"first_answer", "maximum", b"maximum", "measured_with", b"measured_with", "median", b"median", "page_choice", b"page_choice", "restores", b"restores", "shared_answer", b"shared_answer", "suggested_timeout", b"suggested_timeout", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
