@@ -196,7 +196,8 @@ func (s *session) publish(request *Request, status uint32, data []byte, number u
 }
 
 func doesNotFit(data []byte) []byte {
-	return []byte(fmt.Sprintf("a result of %d bytes does not fit", len(data)))
+	const text = "a result of %d bytes does not fit into a quarter of the ring (shm_buffer_size)"
+	return []byte(fmt.Sprintf(text, len(data)))
 }
 
 // outcome returns the status and the data of an answer.

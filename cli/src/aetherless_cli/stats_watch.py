@@ -81,6 +81,7 @@ class Sampler:
         self._measure = measure
         self._rates = rates
         self._rows: list[dict[str, Any]] = []
+        self._begun = False
         self.problem = ""
 
     def sample(self) -> list[dict[str, Any]]:
@@ -91,13 +92,13 @@ class Sampler:
             self._bear(error)
         else:
             self._rates.add_to(rows)
-            self._rows, self.problem = rows, ""
+            self._rows, self._begun, self.problem = rows, True, ""
         return self._rows
 
     def _bear(self, error: AetherlessError) -> None:
         """Go on without a service for a while; at the beginning it is an error."""
+        if not self._begun:
+            raise error
         if not self._services.settings.runtime_dir.exists():
             raise errors.taken_down() from error
-        if not self._rows:
-            raise error
         self.problem = f"{error.metadata.get('service', 'a service')} does not answer"

@@ -270,7 +270,8 @@ class Stage {
 }
 
 function doesNotFit(data) {
-  return Buffer.from(`a result of ${data.length} bytes does not fit`);
+  const limit = 'a quarter of the ring (shm_buffer_size)';
+  return Buffer.from(`a result of ${data.length} bytes does not fit into ${limit}`);
 }
 
 module.exports = { Stage, doesNotFit };

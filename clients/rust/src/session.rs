@@ -361,5 +361,6 @@ where
 }
 
 pub(crate) fn does_not_fit(data: &[u8]) -> Vec<u8> {
-    format!("a result of {} bytes does not fit", data.len()).into_bytes()
+    let limit = "a quarter of the ring (shm_buffer_size)";
+    format!("a result of {} bytes does not fit into {}", data.len(), limit).into_bytes()
 }

@@ -22,6 +22,8 @@ from aetherless_common import status
 from aetherless_common.errors import Unavailable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from unit.cli.conftest import Play
 
 
@@ -191,6 +193,19 @@ def test_a_service_that_is_away_at_first_is_an_error(
     """As without -w."""
     netplane.away = set(range(1, 9))
     assert run(["stats", "-w", "-n", "1"]) == 10
+    assert "PEER_UNREACHABLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["stats", "-w"], ["pipeline", "top"]])
+def test_an_orchestrator_that_was_not_up_was_not_taken_down(
+    command: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is said to be away, as without -w."""
+    monkeypatch.setenv("AETHER_RUNTIME_DIR", str(tmp_path / "none"))
+    assert run(command) == 10
     assert "PEER_UNREACHABLE" in capsys.readouterr().err
 
 

@@ -81,7 +81,9 @@ def test_a_result_that_does_not_fit_is_a_failure(service: Service) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     side = service.attached()
-    assert service.call(side, b"grow") == Answer(1, 1, b"a result of 20000 bytes does not fit")
+    limit = "a quarter of the ring (shm_buffer_size)"
+    told = f"a result of 20000 bytes does not fit into {limit}"
+    assert service.call(side, b"grow") == Answer(1, 1, told.encode())
     assert service.call(side, b"same").data == b"same"
     side.end()
     with service.connection() as connection:

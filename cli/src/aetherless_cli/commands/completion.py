@@ -9,7 +9,7 @@ from aetherless_cli.completion import SHELLS, script
 
 HELP = """Print what a shell needs to complete command lines.
 
-Commands, options, files and the ids of deployed functions; for aetherctl and aether.
+Commands, options, files and the ids of functions and pipelines; for aetherctl and aether.
 
 \b
 Examples:

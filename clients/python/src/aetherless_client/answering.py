@@ -176,4 +176,5 @@ def _wait(output: Output | None, length: int, seconds: float) -> None:
 
 
 def _too_large(data: bytes) -> bytes:
-    return f"a result of {len(data)} bytes does not fit".encode()
+    limit = "a quarter of the ring (shm_buffer_size)"
+    return f"a result of {len(data)} bytes does not fit into {limit}".encode()
