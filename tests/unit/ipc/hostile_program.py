@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 
 from aetherless_client import Channel, attach
+from aetherless_client.edges import SLOTS_OFFSET
 from aetherless_ring.layout import ControlField, Direction
 
 CALL = 6
@@ -79,11 +80,26 @@ def connect_all_the_time(path: str) -> None:
         print(time.monotonic() - begun, flush=True)
 
 
+def leave_regions(path: str) -> None:
+    """Come and go, each time leaving an edge's region that looks as if it were in use."""
+    for number in range(1, 1_000_000):
+        with attach(path) as channel:
+            while not (stages := list(channel.stages._stages.values())) or not stages[0].routes:
+                channel.sleep(10)
+            region = stages[0].routes[0].output.region
+            assert region
+            control = region.layout.control_offset(Direction.TO_PEER)
+            struct.pack_into("=Q", region.memory, control + SLOTS_OFFSET, number)
+        print(number, flush=True)
+
+
 def main() -> None:
     """Write once, then stay until standard input ends."""
     path = sys.stdin.readline().strip()
     if sys.argv[1] == "connect":
         connect_all_the_time(path)
+    if sys.argv[1] == "regions":
+        leave_regions(path)
     channel = attach(path)
     write(sys.argv[1], channel)
     sys.stdin.read()

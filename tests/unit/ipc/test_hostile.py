@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,14 +11,16 @@ import pytest
 from aetherless.ipc.v1 import channel_pb2
 from aetherless.ipc.v1 import ipc_service_pb2 as pb
 from aetherless_common import errors
+from aetherless_common.server import serving
+from aetherless_ipc.edge import MOST_REGIONS
 from framework.processes import wait_until
 
 from .asking import admit, call, create, get
+from .staging import Stages, declared
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aetherless.ipc.v1.ipc_service_pb2_grpc import IpcServiceStub
+    from aetherless_common.settings import Settings
 
     from .sleeping import Snapshotter
 
@@ -122,3 +125,35 @@ def test_a_doorbell_that_is_full(
                 stub.Invoke(call("a", timeout=0.3), timeout=10)
         stub.DeleteChannel(pb.DeleteChannelRequest(name="channels/a"), timeout=10)
         assert stub.Invoke(call(data=b"x"), timeout=10).data == b"X"
+
+
+def test_regions_that_look_as_if_they_were_in_use(
+    run_service: Any,
+    settings: Settings,
+    stub: IpcServiceStub,
+    starting_peer: Any,
+    serving_peer: Any,
+    tmp_path: Path,
+) -> None:
+    """A stage that comes and goes leaves some of them, to the service and to who reads of it."""
+    stages = Stages(stub, serving_peer, tmp_path)  # type: ignore[abstract]  # it wakes, no more
+    with serving(settings, "snapshotter", stages), run_service() as service:
+        for name in "ab":
+            stages.admit(name)
+        pipeline = declared({"a": "", "b": "a"})
+        stub.CreatePipeline(pb.CreatePipelineRequest(pipeline_id="p", pipeline=pipeline))
+        stages.wake("b")
+        wild = starting_peer(stages.paths["a"], "hostile", "regions", instance="a-r1-0")
+        for _ in range(3 * MOST_REGIONS):
+            assert wild.child.stdout.readline()
+        wild.child.kill()
+        wait_until(lambda: not get(stub, "a").attached, "it is gone")
+        wait_until(lambda: regions(stages.pid("b")) <= MOST_REGIONS, "its reader lets go")
+        assert regions(service.pid) <= 2 * MOST_REGIONS, "each is mapped twice"
+        stages.wake("a")
+        assert stages.run() == "x a b"
+
+
+def regions(pid: int) -> int:
+    """Return how many regions of the pipeline a process has mapped."""
+    return (Path("/proc") / str(pid) / "maps").read_text().count("/memfd:aether-p/")

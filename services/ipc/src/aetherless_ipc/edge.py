@@ -10,11 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aetherless_ipc.edgeregion import EdgeRegion, Peer, tell
+from aetherless_ipc.sparing import peer_log
 
 if TYPE_CHECKING:
     from aetherless_common.stages import Edge as Arc
     from aetherless_ipc.edgewatch import EdgeWatch
     from aetherless_ring.layout import Layout
+
+# Of one edge. More than processes that end one after the other leave to a reader that goes on
+# reading; a writer can make a region look as if it were never drained.
+MOST_REGIONS = 32
 
 
 class Edge:
@@ -88,6 +93,7 @@ class Edge:
         Raises:
             OSError: it could not be made.
         """
+        self._make_room()
         self._made += 1
         region = EdgeRegion(self.name, self._made, self._layout, peer)
         self._regions.append(region)
@@ -144,6 +150,16 @@ class Edge:
         for region in list(self._regions):
             self._drop(region)
         return producers
+
+    def _make_room(self) -> None:
+        """Let go of the oldest region that nobody writes to, if one more were too many.
+
+        Runs that lie in it end at their deadlines.
+        """
+        left = [region for region in self._regions if region.producer is None]
+        if left and len(self._regions) >= MOST_REGIONS:
+            peer_log.warning("region dropped unread", instance=self.name, region=left[0].number)
+            self._drop(left[0])
 
     def _take_back(self, region: EdgeRegion) -> list[int]:
         """Take a region from its reader; return the runs that this one had taken to itself."""
