@@ -42,6 +42,7 @@ class FakeIpc(ipc_service_pb2_grpc.IpcServiceServicer):
                 channel = channel_pb2.Channel()
                 channel.CopyFrom(request.channel)
                 channel.name = f"channels/{name}"
+                channel.may_call[:] = sorted(set(channel.may_call))
                 host.channels[name] = channel
         host.after("CreateChannel")
         return ipc_service_pb2.CreateChannelResponse(channel=channel)
@@ -54,6 +55,7 @@ class FakeIpc(ipc_service_pb2_grpc.IpcServiceServicer):
             for field in request.update_mask.paths:
                 channel.ClearField(field)
             channel.MergeFrom(request.channel)
+            channel.may_call[:] = sorted(set(channel.may_call))
         self.host.after("UpdateChannel")
         return ipc_service_pb2.UpdateChannelResponse(channel=channel)
 

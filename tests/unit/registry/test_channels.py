@@ -94,6 +94,19 @@ def test_calls_go_to_the_new_revision(registry: RegistryClient, host: FakeHost, 
     assert list(host.channels["hello"].may_call) == []
 
 
+def test_the_order_of_callees_means_nothing(
+    registry: RegistryClient, host: FakeHost, spec: Spec
+) -> None:
+    """The ipc service keeps each once, by name: that is what is declared, and nothing is to do."""
+    registry.apply(spec(ipc=True, may_call=["other", "another", "other"]))
+    registry.deployed()
+    assert host.calls == DEPLOY
+    registry.apply(spec(ipc=True, may_call=["other", "a"]))
+    registry.deployed(revision=2)
+    assert list(host.channels["hello"].may_call) == ["a", "other"]
+    settled(host, serving(revision=2, kept=[1], channel=True))
+
+
 def test_calls_under_way_are_waited_for(
     registry: RegistryClient, host: FakeHost, spec: Spec
 ) -> None:

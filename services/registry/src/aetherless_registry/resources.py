@@ -15,6 +15,8 @@ from aetherless_registry.machine import Activity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from google.protobuf.duration_pb2 import Duration
+
     from aetherless.ipc.v1 import channel_pb2
     from aetherless_common.errors import AetherlessError
     from aetherless_registry.store import Change, FunctionRecord
@@ -176,16 +178,22 @@ def channel_rules(spec: function_pb2.FunctionSpec) -> ChannelRules | None:
     """Return what holds for the channel of a declaration; None when it has none."""
     if not spec.ipc:
         return None
-    return ChannelRules(spec.timeout.ToNanoseconds(), tuple(spec.may_call))
+    return _rules(spec.timeout, spec.may_call)
 
 
 def observed_channel(channel: channel_pb2.Channel) -> ObservedChannel:
     """Return a channel as the plan sees it."""
     return ObservedChannel(
-        ChannelRules(channel.timeout.ToNanoseconds(), tuple(channel.may_call)),
+        _rules(channel.timeout, channel.may_call),
         names.bare(channel.instance, names.INSTANCES),
         frozenset(names.bare(each.instance, names.INSTANCES) for each in channel.admissions),
     )
+
+
+def _rules(timeout: Duration, may_call: Iterable[str]) -> ChannelRules:
+    """Return rules as the ipc service keeps them, so that two that mean the same are equal."""
+    milliseconds = round(timeout.ToNanoseconds() / 1e6)
+    return ChannelRules(milliseconds * 1_000_000, tuple(sorted(set(may_call))))
 
 
 def route_families(snapshot: snapshot_pb2.Snapshot) -> route_pb2.RouteFamilies.ValueType:
