@@ -158,7 +158,9 @@ def test_an_eviction_ends_the_attachment_first(
     wake(host)
     host.calls.clear()
     registry.evict()
-    assert host.calls == ["DetachInstance", "EvictInstance", "AdmitInstance"]
+    assert host.calls[:3] == ["DetachInstance", "EvictInstance", "AdmitInstance"]
+    # Its events may be seen before the last of these: it is let in twice then, which is once.
+    assert set(host.calls[3:]) <= {"AdmitInstance"}
     wake(host)
     host.in_use.add("hello-r1-0")
     with pytest.raises(FailedPrecondition) as refused:
