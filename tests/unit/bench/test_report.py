@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from bench import images  # noqa: E402
+from bench.calls import PAUSES_S  # noqa: E402
 from bench.peers import TITLES  # noqa: E402
 from bench.report import BEGIN, END, replaced, specification, tables  # noqa: E402
 from bench.ring_report import ONE_THREAD  # noqa: E402
@@ -72,7 +73,7 @@ def results(wake_ms: float, ratio: float) -> dict[str, object]:
                     ("us", "ratio"), asdict(Spread.of([1.1, 1.2]))
                 )
             },
-            "attach_ms": asdict(Summary.of([0.3])),
+            "attach_ms": dict.fromkeys(PAUSES_S, asdict(Summary.of([0.3]))),
             "hop_us": hops,
             "first_hop_us": hops,
         },
